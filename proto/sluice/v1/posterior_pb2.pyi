@@ -1,0 +1,82 @@
+from sluice.v1 import training_pb2 as _training_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PosteriorState(_message.Message):
+    __slots__ = ("prompt_id", "estimator", "statistics", "decayed_step", "visits", "last_version", "recent", "applied", "epoch", "step")
+    class StatisticsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    PROMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    DECAYED_STEP_FIELD_NUMBER: _ClassVar[int]
+    VISITS_FIELD_NUMBER: _ClassVar[int]
+    LAST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RECENT_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    prompt_id: str
+    estimator: str
+    statistics: _containers.ScalarMap[str, float]
+    decayed_step: int
+    visits: int
+    last_version: int
+    recent: _containers.RepeatedScalarFieldContainer[float]
+    applied: _containers.RepeatedCompositeFieldContainer[_training_pb2.Offset]
+    epoch: int
+    step: int
+    def __init__(self, prompt_id: _Optional[str] = ..., estimator: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., decayed_step: _Optional[int] = ..., visits: _Optional[int] = ..., last_version: _Optional[int] = ..., recent: _Optional[_Iterable[float]] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+
+class OpenRequest(_message.Message):
+    __slots__ = ("request_id", "places", "ended_at_step", "epoch", "prompt_id", "deadline_ms")
+    class EndedAtStepEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_STEP_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    places: int
+    ended_at_step: _containers.ScalarMap[int, int]
+    epoch: int
+    prompt_id: str
+    deadline_ms: int
+    def __init__(self, request_id: _Optional[str] = ..., places: _Optional[int] = ..., ended_at_step: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., prompt_id: _Optional[str] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+
+class GateState(_message.Message):
+    __slots__ = ("issued_requests", "issued_rollouts", "open", "rng_json", "applied", "epoch", "step", "drawn")
+    ISSUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    RNG_JSON_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DRAWN_FIELD_NUMBER: _ClassVar[int]
+    issued_requests: int
+    issued_rollouts: int
+    open: _containers.RepeatedCompositeFieldContainer[OpenRequest]
+    rng_json: str
+    applied: _containers.RepeatedCompositeFieldContainer[_training_pb2.Offset]
+    epoch: int
+    step: int
+    drawn: int
+    def __init__(self, issued_requests: _Optional[int] = ..., issued_rollouts: _Optional[int] = ..., open: _Optional[_Iterable[_Union[OpenRequest, _Mapping]]] = ..., rng_json: _Optional[str] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., drawn: _Optional[int] = ...) -> None: ...
