@@ -1,0 +1,1 @@
+"""Difficulty: knows how hard each prompt is now, and chooses what to try next."""

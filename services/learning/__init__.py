@@ -1,0 +1,1 @@
+"""Learning: turns verified rollouts into optimiser steps and new weights."""

@@ -1,0 +1,1 @@
+"""Verification: says what is true of an answer, as a typed verdict."""
