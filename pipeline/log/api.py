@@ -124,7 +124,8 @@ class GroupReader(Protocol):
     def poll(self, timeout: float, max_records: int = 500) -> list[Record]:
         """Records of the partitions this member holds, in offset order per partition; empty after `timeout` seconds.
 
-        Renews the member's lease, joins and rebalances as needed.
+        Renews the member's lease, joins and rebalances as needed. With `max_records=0` it only does that, and returns
+        nothing: a member that is full stays a member.
         """
         ...
 
