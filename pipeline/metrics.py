@@ -1,0 +1,183 @@
+"""Every metric, declared once: name, kind, unit, labels, meaning. A service counts through its `Meter`.
+
+Names are `sluice_<service>_<what>_<unit>`, with `stage` and `log` standing for what every service does. Labels have few
+values: never an id, a prompt or a version. Nothing is counted that is not declared here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+VERSIONS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 32)
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
+RATIO = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. `unit` is what one of it is; `buckets` only for a histogram."""
+
+    name: str
+    kind: str
+    unit: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+METRICS: tuple[Metric, ...] = (
+    # Every stage.
+    Metric(
+        "sluice_stage_records_total", COUNTER, "records", "Records read, by what became of them.", ("topic", "result")
+    ),
+    Metric("sluice_stage_sent_total", COUNTER, "records", "Records written.", ("topic",)),
+    Metric("sluice_stage_sent_bytes_total", COUNTER, "bytes", "Bytes of the values written.", ("topic",)),
+    Metric("sluice_stage_transactions_total", COUNTER, "transactions", "Transactions, by result.", ("result",)),
+    Metric("sluice_stage_transaction_seconds", HISTOGRAM, "seconds", "Time of a commit.", (), SECONDS),
+    Metric("sluice_stage_wait_seconds_total", COUNTER, "seconds", "Time waited, by what for.", ("reason",)),
+    Metric("sluice_stage_busy_seconds_total", COUNTER, "seconds", "Time worked."),
+    Metric("sluice_stage_progress_timestamp_seconds", GAUGE, "seconds", "When it last got something done, Unix time."),
+    Metric("sluice_stage_in_flight", GAUGE, "records", "Records taken and not finished."),
+    Metric("sluice_stage_backlog", GAUGE, "records", "Records that wait for this service.", ("topic",)),
+    Metric("sluice_stage_state_info", GAUGE, "1", "1 for the state the worker is in.", ("state",)),
+    Metric("sluice_log_cpu_seconds_total", COUNTER, "seconds", "CPU time spent in log and codec."),
+    Metric("sluice_process_cpu_seconds_total", COUNTER, "seconds", "CPU time of the process."),
+    # Generation.
+    Metric("sluice_generation_rollouts_total", COUNTER, "rollouts", "Rollouts ended, by how.", ("ending",)),
+    Metric("sluice_generation_tokens_total", COUNTER, "tokens", "Tokens sampled."),
+    Metric("sluice_generation_running", GAUGE, "sequences", "Sequences in the engine."),
+    Metric("sluice_generation_version", GAUGE, "versions", "Version applied."),
+    Metric("sluice_generation_apply_seconds", HISTOGRAM, "seconds", "Time generation stood still.", (), SECONDS),
+    Metric(
+        "sluice_generation_publish_to_apply_seconds",
+        HISTOGRAM,
+        "seconds",
+        "Age of a version when applied.",
+        (),
+        SECONDS,
+    ),
+    Metric("sluice_generation_response_tokens", HISTOGRAM, "tokens", "Tokens of a rollout.", (), TOKENS),
+    Metric("sluice_generation_weights_refused_total", COUNTER, "versions", "Versions refused, by reason.", ("reason",)),
+    # Verification.
+    Metric("sluice_verification_verdicts_total", COUNTER, "verdicts", "Verdicts.", ("check", "outcome")),
+    Metric("sluice_verification_seconds", HISTOGRAM, "seconds", "Wall time of one check.", ("check",), SECONDS),
+    Metric("sluice_verification_retries_total", COUNTER, "rollouts", "Rollouts handed to another try.", ("reason",)),
+    # Difficulty.
+    Metric("sluice_difficulty_requests_total", COUNTER, "requests", "Requests issued."),
+    Metric("sluice_difficulty_rollouts_requested_total", COUNTER, "rollouts", "Rollouts asked for."),
+    Metric("sluice_difficulty_outstanding", GAUGE, "rollouts", "Places held at the gate."),
+    Metric("sluice_difficulty_room", GAUGE, "rollouts", "Places free at the gate."),
+    Metric("sluice_difficulty_prompts", GAUGE, "prompts", "Prompts known."),
+    Metric("sluice_difficulty_believed_share", GAUGE, "ratio", "Share of prompts believed so.", ("belief",)),
+    Metric("sluice_difficulty_entropy_nats", GAUGE, "nats", "Mean entropy of the posteriors."),
+    # Learning.
+    Metric("sluice_learning_step", GAUGE, "steps", "Optimiser steps done."),
+    Metric("sluice_learning_version", GAUGE, "versions", "Version in force."),
+    Metric("sluice_learning_step_seconds", HISTOGRAM, "seconds", "Time of an optimiser step.", (), SECONDS),
+    Metric("sluice_learning_rollouts_total", COUNTER, "rollouts", "Rollouts trained on."),
+    Metric("sluice_learning_tokens_total", COUNTER, "tokens", "Tokens trained on."),
+    Metric("sluice_learning_drops_total", COUNTER, "rollouts", "Rollouts dropped, by reason.", ("reason",)),
+    Metric("sluice_learning_lag_versions", HISTOGRAM, "versions", "Mean lag of a trained rollout.", (), VERSIONS),
+    Metric("sluice_learning_accuracy_ratio", HISTOGRAM, "ratio", "Accuracy of a trained batch.", (), RATIO),
+    Metric("sluice_learning_stat", GAUGE, "1", "Metrics of the last step, by name.", ("name",)),
+    Metric("sluice_learning_checkpoint_timestamp_seconds", GAUGE, "seconds", "When the newest checkpoint was named."),
+    Metric("sluice_learning_published_bytes_total", COUNTER, "bytes", "Coded bytes of published weights."),
+    Metric("sluice_learning_buffered_groups", GAUGE, "groups", "Groups held, by where.", ("where",)),
+)
+
+DECLARED = {metric.name: metric for metric in METRICS}
+
+
+class Meter:
+    """Counts for one process, and remembers totals for its status. Thread-safe."""
+
+    def __init__(self, service: str, worker_id: str) -> None:
+        self.service, self.worker_id = service, worker_id
+        self.registry = CollectorRegistry()
+        self.started = time.time()
+        self.progress_at = time.time()
+        self.waits: dict[str, float] = defaultdict(float)
+        self.busy_s = 0.0
+        self.cpu_log_s = 0.0
+        self._made: dict[str, Counter | Gauge | Histogram] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, value: float = 1.0, **labels: str) -> None:
+        """Add to a counter."""
+        self._child(name, labels).inc(value)
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        self._child(name, labels).set(value)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Observe a value in a histogram."""
+        self._child(name, labels).observe(value)
+
+    def progress(self) -> None:
+        """Something got done."""
+        self.progress_at = time.time()
+        self.set("sluice_stage_progress_timestamp_seconds", self.progress_at)
+
+    def waited(self, reason: str, seconds: float) -> None:
+        """Time passed in which nothing could be done, and why."""
+        if seconds > 0:
+            self.waits[reason] += seconds
+            self.add("sluice_stage_wait_seconds_total", seconds, reason=reason)
+
+    def worked(self, seconds: float) -> None:
+        """Time passed at work."""
+        if seconds > 0:
+            self.busy_s += seconds
+            self.add("sluice_stage_busy_seconds_total", seconds)
+
+    @contextlib.contextmanager
+    def logging_cpu(self) -> Iterator[None]:
+        """Counts the CPU time of its block as spent in log and codec."""
+        begun = time.thread_time()
+        try:
+            yield
+        finally:
+            spent = time.thread_time() - begun
+            self.cpu_log_s += spent
+            self.add("sluice_log_cpu_seconds_total", spent)
+
+    def values(self) -> dict[str, float]:
+        """Every value as `name{label="..."}`: what a JSON line of metrics holds."""
+        found = {}
+        for family in self.registry.collect():
+            for row in family.samples:
+                if not row.name.endswith(("_bucket", "_created")):
+                    labels = ",".join(f'{key}="{value}"' for key, value in sorted(row.labels.items()))
+                    found[f"{row.name}{{{labels}}}" if labels else row.name] = row.value
+        return found
+
+    def serve(self, host: str, port: int) -> int:
+        """Expose them over HTTP for Prometheus; returns the port."""
+        server, _ = start_http_server(port, host, self.registry)
+        return int(server.server_port)
+
+    def _child(self, name: str, labels: dict[str, str]) -> Counter | Gauge | Histogram:
+        metric = DECLARED[name]
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = self._make(metric)
+        made = self._made[name]
+        return made.labels(*(labels[label] for label in metric.labels)) if metric.labels else made
+
+    def _make(self, metric: Metric) -> Counter | Gauge | Histogram:
+        text = f"{metric.meaning} Unit: {metric.unit}."
+        if metric.kind == COUNTER:
+            return Counter(metric.name, text, metric.labels, registry=self.registry)
+        if metric.kind == GAUGE:
+            return Gauge(metric.name, text, metric.labels, registry=self.registry)
+        return Histogram(metric.name, text, metric.labels, registry=self.registry, buckets=metric.buckets)

@@ -1,0 +1,183 @@
+"""The one loop: the only place that polls, retries, dead-letters, commits, traces and counts.
+
+    log --poll--> decode --nouns--> handler --outputs--> encode --one transaction with the offsets--> log
+                    |                  |
+                    poison             Poison: that record alone is dead-lettered
+                    `--> dead-letters  Retryable: all of it again, with a bound
+
+A service gives it a handler and one of three ways to read (`pipeline/ways.py`): batch, concurrent, follow. What they
+share is here: decoding, sending with bounded retries, dead letters, waiting for a log that does not answer.
+
+    who waits        for what                       unblocked by
+    every stage      the log to answer              the log; bounded by `PATIENCE_S`, then the process ends
+    batch            records, or the next tick      a producer, the clock
+    concurrent       room in the engine             a finished request
+    follow           records                        a producer, the clock
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from google.protobuf.message import Message
+
+from pipeline import records, trace
+from pipeline.errors import LogUnavailable, Poison, SluiceError
+from pipeline.life import Life
+from pipeline.log.api import GroupReader, Log, Position, Record, Send, Transaction, Writer
+from pipeline.metrics import Meter
+from pipeline.topics import Names
+from sluice.v1 import control_pb2
+
+PATIENCE_S = 600.0
+"""How long a stage waits for a log that does not answer before its process ends with an error."""
+TRIES = 5
+"""How often a record that fails with `Retryable` is tried before it is dead-lettered."""
+
+T = TypeVar("T")
+
+
+class Output(NamedTuple):
+    """A noun to write: short topic name, key, noun."""
+
+    topic: str
+    key: str
+    noun: Message
+
+
+class Decoded(NamedTuple):
+    """A record with its noun."""
+
+    record: Record
+    noun: Message
+
+
+@dataclass
+class Stage:
+    """What the three ways share. One per process; used by one thread."""
+
+    service: str
+    worker_id: str
+    log: Log
+    names: Names
+    meter: Meter
+    life: Life
+    writer: Writer | None = None
+    _unreachable_since: float | None = field(default=None, init=False)
+
+    def open(self, transactional_id: str) -> Writer:
+        """The stage's writer; fences an older process under the same id."""
+        self.writer = self.patiently(lambda: self.log.writer(self.names.own(transactional_id)))
+        return self.writer
+
+    def poll(self, read: Callable[[], list[Record]], reason: str) -> list[Record]:
+        """Read; the time in which nothing came counts as waiting for `reason`."""
+        begun = time.monotonic()
+        with self.meter.logging_cpu():
+            found = self.patiently(read)
+        if not found:
+            self.meter.waited(reason, time.monotonic() - begun)
+        return found
+
+    def decode(self, found: Iterable[Record]) -> tuple[list[Decoded], list[tuple[Record, Poison]]]:
+        """The nouns, and the records that have none."""
+        good: list[Decoded] = []
+        bad: list[tuple[Record, Poison]] = []
+        with self.meter.logging_cpu():
+            for record in found:
+                try:
+                    good.append(Decoded(record, records.decode(record)))
+                except Poison as error:
+                    bad.append((record, error))
+        return good, bad
+
+    def encode(self, outputs: Iterable[Output]) -> list[Send]:
+        """Outputs as records under their full topic names, each in its rollout's trace."""
+        with self.meter.logging_cpu():
+            return [records.encode(self.names.topic(topic), key, noun, trace.of(noun)) for topic, key, noun in outputs]
+
+    def letter(self, record: Record, error: Exception, attempts: int) -> Output:
+        """The dead letter of a record: its bytes untouched, and why."""
+        reason = str(error) or type(error).__name__
+        letter = control_pb2.DeadLetter(
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            key=record.key,
+            value=record.value,
+            headers=dict(record.headers),
+            error=type(error).__name__,
+            reason=reason[:2000],
+            service=self.service,
+            attempts=attempts,
+            written_ms=int(time.time() * 1000),
+            record_ms=record.timestamp_ms,
+        )
+        self.count(record, "dead_lettered")
+        return Output("dead-letters", f"{record.topic}/{record.partition}/{record.offset}", letter)
+
+    def commit(
+        self, sends: Sequence[Send], offsets: dict[Position, int], reader: GroupReader | None
+    ) -> list[tuple[str, int, int]]:
+        """Write records and offsets in one transaction; returns where the records are. Raises what the log raises."""
+        assert self.writer is not None
+        begun = time.monotonic()
+        with self.meter.logging_cpu(), self.writer.transaction() as transaction:
+            transaction.sends.extend(sends)
+            if reader is not None and offsets:
+                transaction.commit_offsets(reader, offsets)
+        self._count_commit(transaction, time.monotonic() - begun)
+        return transaction.written
+
+    def count(self, record: Record, result: str, number: int = 1) -> None:
+        """A record was handled, retried or dead-lettered."""
+        self.meter.add("sluice_stage_records_total", number, topic=self.names.short(record.topic), result=result)
+
+    def patiently(self, action: Callable[[], T]) -> T:
+        """Do it, again and again while the log does not answer, for `PATIENCE_S` at most."""
+        pause = 0.05
+        while True:
+            begun = time.monotonic()
+            try:
+                result = action()
+            except LogUnavailable:
+                self._wait_for_log(begun, pause)
+                pause = min(pause * 2, 2.0)
+                continue
+            self._unreachable_since = None
+            return result
+
+    def _wait_for_log(self, begun: float, pause: float) -> None:
+        now = time.monotonic()
+        self._unreachable_since = self._unreachable_since or begun
+        self.meter.add("sluice_stage_transactions_total", result="log_unreachable")
+        if self.life.stopped or now - self._unreachable_since > PATIENCE_S:
+            raise
+        self.life.sleep(pause)
+        self.meter.waited("log_unreachable", time.monotonic() - begun)
+
+    @property
+    def log_answers(self) -> bool:
+        """False while the log is being waited for."""
+        return self._unreachable_since is None
+
+    def _count_commit(self, transaction: Transaction, seconds: float) -> None:
+        self.meter.progress()
+        self.meter.add("sluice_stage_transactions_total", result="committed")
+        self.meter.observe("sluice_stage_transaction_seconds", seconds)
+        totals: dict[str, list[int]] = {}
+        for send in transaction.sends:
+            total = totals.setdefault(self.names.short(send.topic), [0, 0])
+            total[0] += 1
+            total[1] += len(send.value)
+        for topic, (number, size) in totals.items():
+            self.meter.add("sluice_stage_sent_total", number, topic=topic)
+            self.meter.add("sluice_stage_sent_bytes_total", size, topic=topic)
+
+
+def end_of(error: SluiceError) -> str:
+    """What a person reads when a stage ends with this error."""
+    return f"{type(error).__name__}: {error}"
