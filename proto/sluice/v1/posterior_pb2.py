@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sluice.v1 import training_pb2 as sluice_dot_v1_dot_training__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sluice/v1/posterior.proto\x12\tsluice.v1\x1a\x18sluice/v1/training.proto\"\xb5\x02\n\x0ePosteriorState\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x11\n\testimator\x18\x02 \x01(\t\x12=\n\nstatistics\x18\x03 \x03(\x0b\x32).sluice.v1.PosteriorState.StatisticsEntry\x12\x14\n\x0c\x64\x65\x63\x61yed_step\x18\x04 \x01(\x04\x12\x0e\n\x06visits\x18\x05 \x01(\x04\x12\x14\n\x0clast_version\x18\x06 \x01(\x04\x12\x0e\n\x06recent\x18\x07 \x03(\x01\x12\"\n\x07\x61pplied\x18\x08 \x03(\x0b\x32\x11.sluice.v1.Offset\x12\r\n\x05\x65poch\x18\t \x01(\x04\x12\x0c\n\x04step\x18\n \x01(\x04\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xdc\x01\n\x0bOpenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06places\x18\x02 \x01(\r\x12>\n\rended_at_step\x18\x03 \x03(\x0b\x32\'.sluice.v1.OpenRequest.EndedAtStepEntry\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x11\n\tprompt_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x06 \x01(\x04\x1a\x32\n\x10\x45ndedAtStepEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xc5\x01\n\tGateState\x12\x17\n\x0fissued_requests\x18\x01 \x01(\x04\x12\x17\n\x0fissued_rollouts\x18\x02 \x01(\x04\x12$\n\x04open\x18\x03 \x03(\x0b\x32\x16.sluice.v1.OpenRequest\x12\x10\n\x08rng_json\x18\x04 \x01(\t\x12\"\n\x07\x61pplied\x18\x05 \x03(\x0b\x32\x11.sluice.v1.Offset\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x0c\n\x04step\x18\x07 \x01(\x04\x12\r\n\x05\x64rawn\x18\x08 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19sluice/v1/posterior.proto\x12\tsluice.v1\x1a\x18sluice/v1/training.proto\"k\n\x0fPosteriorChange\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x12\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01H\x00\x12!\n\x17mean_abs_logprob_change\x18\x03 \x01(\x01H\x00\x12\x0b\n\x03lag\x18\x04 \x01(\x04\x42\x06\n\x04what\"\xfc\x03\n\x0ePosteriorState\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x11\n\testimator\x18\x02 \x01(\t\x12=\n\nstatistics\x18\x03 \x03(\x0b\x32).sluice.v1.PosteriorState.StatisticsEntry\x12\x14\n\x0c\x64\x65\x63\x61yed_step\x18\x04 \x01(\x04\x12\x0e\n\x06visits\x18\x05 \x01(\x04\x12\x14\n\x0clast_version\x18\x06 \x01(\x04\x12\x0e\n\x06recent\x18\x07 \x03(\x01\x12\"\n\x07\x61pplied\x18\x08 \x03(\x0b\x32\x11.sluice.v1.Offset\x12\r\n\x05\x65poch\x18\t \x01(\x04\x12\x0c\n\x04step\x18\n \x01(\x04\x12+\n\x07pending\x18\x0b \x03(\x0b\x32\x1a.sluice.v1.PosteriorChange\x12\x46\n\x0f\x62\x61se_statistics\x18\x0c \x03(\x0b\x32-.sluice.v1.PosteriorState.BaseStatisticsEntry\x12\x19\n\x11\x62\x61se_decayed_step\x18\r \x01(\x04\x1a\x31\n\x0fStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x35\n\x13\x42\x61seStatisticsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xf1\x01\n\x0bOpenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06places\x18\x02 \x01(\r\x12>\n\rended_at_step\x18\x03 \x03(\x0b\x32\'.sluice.v1.OpenRequest.EndedAtStepEntry\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x11\n\tprompt_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x06 \x01(\x04\x12\x13\n\x0b\x66irst_index\x18\x07 \x01(\r\x1a\x32\n\x10\x45ndedAtStepEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xef\x01\n\tGateState\x12\x17\n\x0fissued_requests\x18\x01 \x01(\x04\x12\x17\n\x0fissued_rollouts\x18\x02 \x01(\x04\x12$\n\x04open\x18\x03 \x03(\x0b\x32\x16.sluice.v1.OpenRequest\x12\x10\n\x08rng_json\x18\x04 \x01(\t\x12\"\n\x07\x61pplied\x18\x05 \x03(\x0b\x32\x11.sluice.v1.Offset\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x0c\n\x04step\x18\x07 \x01(\x04\x12\r\n\x05\x64rawn\x18\x08 \x01(\x04\x12\x0f\n\x07version\x18\t \x01(\x04\x12\x17\n\x0f\x63heckpoint_step\x18\n \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +34,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_POSTERIORSTATE_STATISTICSENTRY']._loaded_options = None
   _globals['_POSTERIORSTATE_STATISTICSENTRY']._serialized_options = b'8\001'
+  _globals['_POSTERIORSTATE_BASESTATISTICSENTRY']._loaded_options = None
+  _globals['_POSTERIORSTATE_BASESTATISTICSENTRY']._serialized_options = b'8\001'
   _globals['_OPENREQUEST_ENDEDATSTEPENTRY']._loaded_options = None
   _globals['_OPENREQUEST_ENDEDATSTEPENTRY']._serialized_options = b'8\001'
-  _globals['_POSTERIORSTATE']._serialized_start=67
-  _globals['_POSTERIORSTATE']._serialized_end=376
-  _globals['_POSTERIORSTATE_STATISTICSENTRY']._serialized_start=327
-  _globals['_POSTERIORSTATE_STATISTICSENTRY']._serialized_end=376
-  _globals['_OPENREQUEST']._serialized_start=379
-  _globals['_OPENREQUEST']._serialized_end=599
-  _globals['_OPENREQUEST_ENDEDATSTEPENTRY']._serialized_start=549
-  _globals['_OPENREQUEST_ENDEDATSTEPENTRY']._serialized_end=599
-  _globals['_GATESTATE']._serialized_start=602
-  _globals['_GATESTATE']._serialized_end=799
+  _globals['_POSTERIORCHANGE']._serialized_start=66
+  _globals['_POSTERIORCHANGE']._serialized_end=173
+  _globals['_POSTERIORSTATE']._serialized_start=176
+  _globals['_POSTERIORSTATE']._serialized_end=684
+  _globals['_POSTERIORSTATE_STATISTICSENTRY']._serialized_start=580
+  _globals['_POSTERIORSTATE_STATISTICSENTRY']._serialized_end=629
+  _globals['_POSTERIORSTATE_BASESTATISTICSENTRY']._serialized_start=631
+  _globals['_POSTERIORSTATE_BASESTATISTICSENTRY']._serialized_end=684
+  _globals['_OPENREQUEST']._serialized_start=687
+  _globals['_OPENREQUEST']._serialized_end=928
+  _globals['_OPENREQUEST_ENDEDATSTEPENTRY']._serialized_start=878
+  _globals['_OPENREQUEST_ENDEDATSTEPENTRY']._serialized_end=928
+  _globals['_GATESTATE']._serialized_start=931
+  _globals['_GATESTATE']._serialized_end=1170
 # @@protoc_insertion_point(module_scope)

@@ -7,9 +7,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class PosteriorChange(_message.Message):
+    __slots__ = ("step", "accuracy", "mean_abs_logprob_change", "lag")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    MEAN_ABS_LOGPROB_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    accuracy: float
+    mean_abs_logprob_change: float
+    lag: int
+    def __init__(self, step: _Optional[int] = ..., accuracy: _Optional[float] = ..., mean_abs_logprob_change: _Optional[float] = ..., lag: _Optional[int] = ...) -> None: ...
+
 class PosteriorState(_message.Message):
-    __slots__ = ("prompt_id", "estimator", "statistics", "decayed_step", "visits", "last_version", "recent", "applied", "epoch", "step")
+    __slots__ = ("prompt_id", "estimator", "statistics", "decayed_step", "visits", "last_version", "recent", "applied", "epoch", "step", "pending", "base_statistics", "base_decayed_step")
     class StatisticsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class BaseStatisticsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +45,9 @@ class PosteriorState(_message.Message):
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
+    BASE_STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    BASE_DECAYED_STEP_FIELD_NUMBER: _ClassVar[int]
     prompt_id: str
     estimator: str
     statistics: _containers.ScalarMap[str, float]
@@ -36,10 +58,13 @@ class PosteriorState(_message.Message):
     applied: _containers.RepeatedCompositeFieldContainer[_training_pb2.Offset]
     epoch: int
     step: int
-    def __init__(self, prompt_id: _Optional[str] = ..., estimator: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., decayed_step: _Optional[int] = ..., visits: _Optional[int] = ..., last_version: _Optional[int] = ..., recent: _Optional[_Iterable[float]] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+    pending: _containers.RepeatedCompositeFieldContainer[PosteriorChange]
+    base_statistics: _containers.ScalarMap[str, float]
+    base_decayed_step: int
+    def __init__(self, prompt_id: _Optional[str] = ..., estimator: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., decayed_step: _Optional[int] = ..., visits: _Optional[int] = ..., last_version: _Optional[int] = ..., recent: _Optional[_Iterable[float]] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[PosteriorChange, _Mapping]]] = ..., base_statistics: _Optional[_Mapping[str, float]] = ..., base_decayed_step: _Optional[int] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
-    __slots__ = ("request_id", "places", "ended_at_step", "epoch", "prompt_id", "deadline_ms")
+    __slots__ = ("request_id", "places", "ended_at_step", "epoch", "prompt_id", "deadline_ms", "first_index")
     class EndedAtStepEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -53,16 +78,18 @@ class OpenRequest(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PROMPT_ID_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_INDEX_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     places: int
     ended_at_step: _containers.ScalarMap[int, int]
     epoch: int
     prompt_id: str
     deadline_ms: int
-    def __init__(self, request_id: _Optional[str] = ..., places: _Optional[int] = ..., ended_at_step: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., prompt_id: _Optional[str] = ..., deadline_ms: _Optional[int] = ...) -> None: ...
+    first_index: int
+    def __init__(self, request_id: _Optional[str] = ..., places: _Optional[int] = ..., ended_at_step: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., prompt_id: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., first_index: _Optional[int] = ...) -> None: ...
 
 class GateState(_message.Message):
-    __slots__ = ("issued_requests", "issued_rollouts", "open", "rng_json", "applied", "epoch", "step", "drawn")
+    __slots__ = ("issued_requests", "issued_rollouts", "open", "rng_json", "applied", "epoch", "step", "drawn", "version", "checkpoint_step")
     ISSUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     ISSUED_ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +98,8 @@ class GateState(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     DRAWN_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_STEP_FIELD_NUMBER: _ClassVar[int]
     issued_requests: int
     issued_rollouts: int
     open: _containers.RepeatedCompositeFieldContainer[OpenRequest]
@@ -79,4 +108,6 @@ class GateState(_message.Message):
     epoch: int
     step: int
     drawn: int
-    def __init__(self, issued_requests: _Optional[int] = ..., issued_rollouts: _Optional[int] = ..., open: _Optional[_Iterable[_Union[OpenRequest, _Mapping]]] = ..., rng_json: _Optional[str] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., drawn: _Optional[int] = ...) -> None: ...
+    version: int
+    checkpoint_step: int
+    def __init__(self, issued_requests: _Optional[int] = ..., issued_rollouts: _Optional[int] = ..., open: _Optional[_Iterable[_Union[OpenRequest, _Mapping]]] = ..., rng_json: _Optional[str] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., drawn: _Optional[int] = ..., version: _Optional[int] = ..., checkpoint_step: _Optional[int] = ...) -> None: ...
