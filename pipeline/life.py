@@ -12,7 +12,7 @@ Phase = control_pb2.Phase
 
 @dataclass
 class Life:
-    """The wishes of the run (`phase`, from the control topic) and of this process (`leaving`, from SIGTERM or Drain)."""
+    """What the run wants (`phase`, of the control topic) and what this process was told (`leaving`: SIGTERM, Drain)."""
 
     phase: int = Phase.PHASE_PAUSED
     paused_here: bool = False

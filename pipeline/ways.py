@@ -281,8 +281,10 @@ class _Concurrent:
             self._take(record)
             self._finish(_token(record), _last_words(self.stage, self.handler, [(record, error)]), "")
         for record, noun in good:
+            delivered_again = _token(record) in self.taken
             self._take(record)
-            self.handler.take(noun, _token(record))
+            if not delivered_again:
+                self.handler.take(noun, _token(record))
 
     def _take(self, record: Record) -> None:
         self.unfinished.take(_token(record))

@@ -1,0 +1,275 @@
+"""The run file: one YAML file that is complete, read strictly and refused early.
+
+    run: demo                     every field below has a default; `sluice init` writes a commented file
+    log: embedded                 or kafka://host:port
+    model: {source: builtin:tiny}
+    data: {sources: [{kind: reasoning_gym, name: spell_backward}]}
+    recipe: grpo
+    ...
+
+Every field says when it may change: `identity` (never on an existing run: it would be another run), `restart`
+(between two starts) or `live`. A wrong value is refused with a sentence that names it and what is accepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
+
+IDENTITY, RESTART, LIVE = "identity", "restart", "live"
+
+
+def knob(default: Any, change: str, meaning: str, **bounds: Any) -> Any:
+    """A field: default, when it may change, what it means (with its unit)."""
+    return Field(default, description=meaning, json_schema_extra={"change": change}, **bounds)
+
+
+class Section(BaseModel):
+    """Unknown fields are refused, everywhere."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WarmStart(Section):
+    """A short supervised phase before the first rollout; only for models that are built on the spot."""
+
+    steps: int = knob(500, IDENTITY, "Optimiser steps; 0 leaves the model as it was built.", ge=0)
+    slips: list[str] = knob(
+        ["last_letter_missing", "first_letter_doubled", "last_two_swapped"],
+        IDENTITY,
+        "Systematic slips that half of the solved examples carry.",
+    )
+    slip_share: float = knob(0.5, IDENTITY, "Share of examples that carry a slip, 0 to 1.", ge=0, le=1)
+    lr: float = knob(1e-3, IDENTITY, "Learning rate.", gt=0)
+    batch: int = knob(64, IDENTITY, "Examples per step.", ge=1)
+
+
+class Model(Section):
+    """The policy that is trained."""
+
+    source: str = knob("builtin:tiny", IDENTITY, "builtin:tiny, a folder, or a Hugging Face id.", min_length=1)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
+        "auto", RESTART, "Of learning; auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    device: str = knob("auto", RESTART, "auto, cpu, cuda or cuda:N.")
+    context: int = knob(512, RESTART, "Longest prompt plus answer, tokens.", ge=8)
+    tiny: dict[str, int] = knob(
+        {}, IDENTITY, "Sizes of the builtin model: layers, hidden, heads, kv_heads, intermediate."
+    )
+    warm_start: WarmStart | None = knob(None, IDENTITY, "Supervised phase before the first rollout.")
+
+
+class Data(Section):
+    """What is tried."""
+
+    sources: list[dict[str, Any]] = knob(
+        [{"kind": "reasoning_gym", "name": "spell_backward"}],
+        IDENTITY,
+        "Prompt sources: kind (reasoning_gym, jsonl, huggingface, entry_point) and its knobs.",
+        min_length=1,
+    )
+    held_out: int = knob(256, IDENTITY, "Problems never trained on, kept for evaluation.", ge=0)
+    system_prompt: str = knob("", IDENTITY, "Put before every conversation; empty means none.")
+
+
+class Generation(Section):
+    """Who samples."""
+
+    engine: Literal["transformers", "vllm"] = knob("transformers", RESTART, "Which engine.")
+    workers: int = knob(1, LIVE, "Processes that `sluice run` starts.", ge=0)
+    slots: int = knob(128, RESTART, "Sequences that one worker samples at a time.", ge=1)
+    temperature: float = knob(1.0, RESTART, "Of training rollouts, > 0.", gt=0)
+    max_tokens: int = knob(128, RESTART, "Longest answer, tokens.", ge=1)
+    stop: list[str] = knob([], RESTART, "Strings that end an answer.")
+    kv: Literal["keep", "recompute"] = knob("keep", RESTART, "Cached context at a weight update.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob("auto", RESTART, "Of the serving weights.")
+    threads: int = knob(1, RESTART, "CPU threads of a worker's tensor library.", ge=1)
+    request_deadline_s: float = knob(600.0, RESTART, "A request not begun by then expires, seconds.", gt=0)
+    engine_args: dict[str, Any] = knob({}, RESTART, "Passed to the engine as they are.")
+
+
+class Verification(Section):
+    """Who checks."""
+
+    workers: int = knob(1, LIVE, "Processes that `sluice run` starts.", ge=0)
+    pool: int = knob(1, RESTART, "Checking processes of one worker.", ge=1)
+    timeout_s: float = knob(10.0, RESTART, "Wall time of one check, seconds.", gt=0)
+    tries: int = knob(3, RESTART, "How often a check is tried when the checker itself fails.", ge=1)
+    delay_s: float = knob(0.0, RESTART, "Artificial delay of every verdict, seconds; for benchmarks.", ge=0)
+
+
+class Difficulty(Section):
+    """Who is tried next. What is left out, the recipe decides."""
+
+    estimate: dict[str, Any] | None = knob(None, RESTART, "Part of difficulty.estimate: {name: beta, ...}.")
+    sampler: dict[str, Any] | None = knob(None, RESTART, "Part of difficulty.sampler: {name: uniform, ...}.")
+    budget: dict[str, Any] | None = knob(None, RESTART, "Part of difficulty.budget: {name: fixed, n: 8}.")
+
+
+class Learning(Section):
+    """Who trains."""
+
+    steps: int = knob(100, LIVE, "Optimiser steps to do.", ge=1)
+    batch_groups: int = knob(32, RESTART, "Groups per step.", ge=1)
+    checkpoint_every: int = knob(10, RESTART, "Steps between checkpoints.", ge=1)
+    keep_checkpoints: int = knob(2, RESTART, "Named checkpoints kept on disk.", ge=2)
+    publish_every: int = knob(1, RESTART, "Steps between published versions.", ge=1)
+    lr: float | None = knob(None, RESTART, "Learning rate; None: the recipe's.", gt=0)
+    tokens_per_micro_batch: int = knob(16384, RESTART, "Padded tokens of one forward and backward pass.", ge=16)
+    gradient_checkpointing: bool = knob(False, RESTART, "Trade compute for memory.")
+    threads: int = knob(1, RESTART, "CPU threads of the learner's tensor library.", ge=1)
+
+
+class Evaluate(Section):
+    """How held-out accuracy is measured."""
+
+    every: int = knob(0, LIVE, "Steps between evaluations during the run; 0: only before and after.", ge=0)
+    prompts: int = knob(256, RESTART, "Held-out problems of the evaluation before and after.", ge=0)
+    prompts_during: int = knob(64, RESTART, "Held-out problems of an evaluation during the run.", ge=1)
+    samples: int = knob(4, RESTART, "Samples per problem at temperature 1.", ge=1)
+
+
+class Run(Section):
+    """A run."""
+
+    run: str = knob("demo", IDENTITY, "Name: begins its topics and groups.", pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")
+    prefix: str = knob("sluice", IDENTITY, "Begins every topic, group and id.", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    log: str = knob("embedded", IDENTITY, "embedded (a file in the run directory) or kafka://host:port.")
+    seed: int = knob(0, IDENTITY, "Seed of data, sampling and initialisation.", ge=0)
+    recipe: str | dict[str, Any] = knob(
+        "grpo", RESTART, "The method: a shipped recipe's name, a file, or the recipe itself."
+    )
+    max_lag: int = knob(2, RESTART, "Oldest policy that may be trained on, versions behind; 0 is synchronous.", ge=0)
+    claims: str = knob("", IDENTITY, "fsspec URL for payloads over 900 kB; empty: a folder in the run directory.")
+    model: Model = Field(default_factory=Model)
+    data: Data = Field(default_factory=Data)
+    generation: Generation = Field(default_factory=Generation)
+    verification: Verification = Field(default_factory=Verification)
+    difficulty: Difficulty = Field(default_factory=Difficulty)
+    learning: Learning = Field(default_factory=Learning)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+
+
+def load(path: str | Path, overrides: Annotated[list[str], "a.b=c"] | None = None) -> Run:
+    """Read a run file. Raises `UserError` for whatever is wrong with it."""
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"run file {str(path)!r} does not exist; accepted: a YAML file (`sluice init` writes one)")
+    try:
+        tree = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"run file {str(path)!r} is no YAML: {' '.join(str(error).split())}") from error
+    return parse({} if tree is None else tree, overrides or [], where=str(path))
+
+
+def parse(tree: Any, overrides: list[str] | None = None, where: str = "run file") -> Run:
+    """A run from plain data."""
+    if not isinstance(tree, dict):
+        raise UserError(f"{where} holds {type(tree).__name__}; accepted: a mapping of fields")
+    for override in overrides or []:
+        tree = _set(tree, override)
+    try:
+        return Run.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_sentence(error, where)) from error
+
+
+def canonical(run: Run) -> str:
+    """The complete file as canonical JSON."""
+    return json.dumps(run.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def fields(section: type[Section] = Run, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted name, when it may change) of every field."""
+    for name, field in section.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict):
+            yield prefix + name, str(extra["change"])
+        else:
+            yield from fields(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+
+
+def differences(old: Run, new: Run, change: str) -> list[tuple[str, Any, Any]]:
+    """(field, old, new) of the fields of this kind of change that differ."""
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    names = [name for name, kind in fields() if kind == change]
+    pairs = [(name, _get(before, name), _get(after, name)) for name in names]
+    return [(name, was, now) for name, was, now in pairs if was != now]
+
+
+def refuse_another_run(old: Run, new: Run) -> None:
+    """Raise when `new` changes what makes `old` the run it is."""
+    changed = differences(old, new, IDENTITY)
+    if changed:
+        said = "; ".join(f"{name} was {was!r}, is {now!r}" for name, was, now in changed)
+        raise UserError(
+            f"the run exists and its identity cannot change: {said}; accepted: the old value, or another run"
+        )
+
+
+def identity_digest(run: Run) -> bytes:
+    """SHA-256 over the identity fields, 32 bytes."""
+    tree = run.model_dump(mode="json")
+    chosen = {name: _get(tree, name) for name, kind in fields() if kind == IDENTITY}
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).digest()
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of the run file, for editors."""
+    return Run.model_json_schema()
+
+
+def _get(tree: Any, name: str) -> Any:
+    for key in name.split("."):
+        tree = tree[key]
+    return tree
+
+
+def _set(tree: dict[str, Any], override: str) -> dict[str, Any]:
+    name, equals, value = override.partition("=")
+    if not equals or not name:
+        raise UserError(f"--set {override!r} has no value; accepted: field.field=value")
+    tree = dict(tree)
+    here = tree
+    *parents, last = name.split(".")
+    for parent in parents:
+        inner = here.get(parent)
+        here[parent] = dict(inner) if isinstance(inner, dict) else {}
+        here = here[parent]
+    here[last] = yaml.safe_load(value)
+    return tree
+
+
+def _sentence(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{where}: {name!r} is no field; accepted: {', '.join(_siblings(first['loc']))}"
+    return f"{where}: {name} is {first['input']!r}; accepted: {_accepted(first)}"
+
+
+def _siblings(loc: tuple[Any, ...]) -> list[str]:
+    section: Any = Run
+    for part in loc[:-1]:
+        field = getattr(section, "model_fields", {}).get(part)
+        section = next(
+            (a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_section(a)), None
+        )
+    return sorted(section.model_fields) if section else []
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _accepted(error: Any) -> str:
+    message = error["msg"].removeprefix("Input should be ")
+    return message[0].lower() + message[1:]

@@ -1,0 +1,279 @@
+"""One service as one process: a gRPC door and, beside it, its stage on the log.
+
+    port     health (grpc.health.v1), reflection, OperatorService, and the service's craft
+    metrics  Prometheus text over HTTP
+
+Three threads beside gRPC's: the stage (the main thread), one that follows `control`, one that writes `workers`.
+The door is NOT_SERVING until the service is ready, while the log does not answer, and as soon as it drains.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import threading
+import time
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import grpc
+import psutil
+from google.protobuf import json_format, struct_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from pipeline import records
+from pipeline.config import Run
+from pipeline.errors import Fenced, LogUnavailable, UserError
+from pipeline.life import Life
+from pipeline.log.api import Log
+from pipeline.metrics import Meter
+from pipeline.rundir import RunDir
+from pipeline.stage import Stage
+from pipeline.topics import SERVICES, Names
+from sluice.v1 import control_pb2, control_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+STATUS_EVERY_S = 0.5
+CONTROL_EVERY_S = 0.1
+NO_PROGRESS_S = 600.0
+"""A serving worker that got nothing done for so long, while work was there, is not healthy."""
+EXIT_FENCED = 3
+State = control_pb2.WorkerState
+
+
+@dataclass
+class Context:
+    """What a service is built from."""
+
+    service: str
+    worker_id: str
+    run: Run
+    dir: RunDir
+    log: Log
+    names: Names
+    meter: Meter
+    life: Life
+    stage: Stage = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stage = Stage(self.service, self.worker_id, self.log, self.names, self.meter, self.life)
+
+
+class Service(Protocol):
+    """What `services/<name>/service.py: build(context)` returns."""
+
+    def register(self, server: grpc.Server) -> list[str]:
+        """Put its craft on the door; returns the full names of its gRPC services."""
+        ...
+
+    def run(self) -> None:
+        """Its stage; returns when the process is to end."""
+        ...
+
+    def status(self, status: control_pb2.WorkerStatus) -> None:
+        """Fill in state, version, counters and gauges."""
+        ...
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+def serve(service: str, path: str, worker_id: str, address: str, metrics_port: int | None) -> int:
+    """Run a service until it is told to end; returns the exit code."""
+    if service not in SERVICES:
+        raise UserError.choice("the service", service, SERVICES)
+    directory = RunDir.of(path)
+    context = Context(
+        service,
+        worker_id,
+        directory.run(),
+        directory,
+        directory.open_log(),
+        directory.names(),
+        Meter(service, worker_id),
+        Life(),
+    )
+    process = Process(context, address, metrics_port)
+    signal.signal(signal.SIGTERM, lambda *_: context.life.leave("SIGTERM"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's: it drains the run
+    return process.run()
+
+
+class Process:
+    """A service's door and threads."""
+
+    def __init__(self, context: Context, address: str, metrics_port: int | None) -> None:
+        self.context = context
+        self.service: Service | None = None
+        self.health = health.HealthServicer()
+        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
+        self.server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=options)
+        self.address = _listen(self.server, address)
+        self.metrics_port = None if metrics_port is None else _serve_metrics(context.meter, metrics_port)
+        self.over = threading.Event()
+        self.state = State.WORKER_STATE_LOADING
+
+    def run(self) -> int:
+        """Build the service, serve it, and end in order."""
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
+        control_pb2_grpc.add_OperatorServiceServicer_to_server(Operator(self), self.server)
+        self._healthy(False)
+        threads = [threading.Thread(target=target, daemon=True) for target in (self._hear, self._report)]
+        for thread in threads:
+            thread.start()
+        module = importlib.import_module(f"services.{self.context.service}.service")
+        self.service = module.build(self.context)
+        names = [*self.service.register(self.server), health.SERVICE_NAME]
+        names.append(control_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name)
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self.server)
+        self.server.start()
+        self.state = State.WORKER_STATE_SERVING
+        try:
+            self.service.run()
+        except Fenced as error:
+            log.error("a newer %s holds this role: %s", self.context.service, error)
+            return EXIT_FENCED
+        finally:
+            self._end(threads)
+        return 0
+
+    def status(self) -> control_pb2.WorkerStatus:
+        """What this worker is doing."""
+        context, meter = self.context, self.context.meter
+        cpu = psutil.Process().cpu_times()
+        status = control_pb2.WorkerStatus(
+            worker_id=context.worker_id,
+            service=context.service,
+            state=self.state,
+            progress_ms=int(meter.progress_at * 1000),
+            written_ms=int(time.time() * 1000),
+            started_ms=int(meter.started * 1000),
+            busy_s=meter.busy_s,
+            waits_s=dict(meter.waits),
+            address=self.address,
+            cpu_s=cpu.user + cpu.system + cpu.children_user + cpu.children_system,
+            cpu_log_s=meter.cpu_log_s,
+        )
+        if self.service is not None and self.state == State.WORKER_STATE_SERVING:
+            self.service.status(status)
+        if context.life.leaving and status.state == State.WORKER_STATE_SERVING:
+            status.state = State.WORKER_STATE_DRAINING
+            status.reason = context.life.reason
+        if self.metrics_port is not None:
+            status.gauges["metrics_port"] = self.metrics_port
+        return status
+
+    def _healthy(self, yes: bool) -> None:
+        serving = health_pb2.HealthCheckResponse.SERVING if yes else health_pb2.HealthCheckResponse.NOT_SERVING
+        self.health.set("", serving)
+        self.health.set(self.context.service, serving)
+
+    def _hear(self) -> None:
+        context = self.context
+        topic = context.names.topic("control")
+        follower = context.stage.patiently(lambda: context.log.follow({(topic, 0): context.log.bounds(topic)[0][0]}))
+        while not self.over.is_set():
+            try:
+                for record in follower.poll(CONTROL_EVERY_S):
+                    context.life.hear(records.decode_as(control_pb2.Control, record))
+            except LogUnavailable:
+                self.over.wait(1.0)
+        follower.close()
+
+    def _report(self) -> None:
+        context = self.context
+        topic, me = context.names.topic("workers"), context.worker_id
+        writer = context.stage.patiently(lambda: context.log.writer(context.names.own(f"status.{me}")))
+        while True:
+            last = self.over.is_set()
+            status = self.status()
+            self._healthy(status.state == State.WORKER_STATE_SERVING and self._progresses())
+            _publish(context.meter, status)
+            try:
+                with writer.transaction() as transaction:
+                    transaction.sends.append(records.encode(topic, me, status))
+            except (LogUnavailable, Fenced) as error:
+                log.warning("status not written: %s", error)
+            if last:
+                break
+            self.over.wait(STATUS_EVERY_S)
+        writer.close()
+
+    def _progresses(self) -> bool:
+        idle = time.time() - self.context.meter.progress_at
+        return self.context.stage.log_answers and (idle < NO_PROGRESS_S or not self.context.life.takes_work)
+
+    def _end(self, threads: list[threading.Thread]) -> None:
+        self.health.enter_graceful_shutdown()
+        self.state = State.WORKER_STATE_DEAD
+        self.over.set()
+        for thread in threads:
+            thread.join(timeout=5.0)
+        self.server.stop(grace=2.0).wait(5.0)
+        if self.service is not None:
+            self.service.close()
+        self.context.log.close()
+
+
+class Operator(control_pb2_grpc.OperatorServiceServicer):
+    """The door that every service has."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+
+    def Status(self, request: control_pb2.StatusRequest, context: grpc.ServicerContext) -> control_pb2.WorkerStatus:
+        return self.process.status()
+
+    def Pause(self, request: control_pb2.OperateRequest, context: grpc.ServicerContext) -> control_pb2.WorkerStatus:
+        self.process.context.life.pause()
+        return self.process.status()
+
+    def Resume(self, request: control_pb2.OperateRequest, context: grpc.ServicerContext) -> control_pb2.WorkerStatus:
+        self.process.context.life.resume()
+        return self.process.status()
+
+    def Drain(self, request: control_pb2.OperateRequest, context: grpc.ServicerContext) -> control_pb2.WorkerStatus:
+        self.process.context.life.leave(request.reason or "drained by an operator")
+        return self.process.status()
+
+    def Describe(
+        self, request: control_pb2.StatusRequest, context: grpc.ServicerContext
+    ) -> control_pb2.DescribeResponse:
+        description = struct_pb2.Struct()
+        description.update({"status": json_format.MessageToDict(self.process.status())})
+        description.update({"run": self.process.context.run.model_dump(mode="json")})
+        return control_pb2.DescribeResponse(description=description)
+
+
+def _listen(server: grpc.Server, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise UserError(
+            f"address {address!r} cannot be listened on (is the port in use?); accepted: a free host:port"
+        ) from error
+    if bound == 0 or (port != "0" and str(bound) != port):
+        raise UserError(f"address {address!r} cannot be listened on (is the port in use?); accepted: a free host:port")
+    return f"{host}:{bound}"
+
+
+def _serve_metrics(meter: Meter, port: int) -> int:
+    try:
+        return meter.serve("127.0.0.1" if port == 0 else "0.0.0.0", port)
+    except OSError as error:
+        raise UserError(
+            f"metrics port {port} cannot be listened on ({error.strerror}); accepted: a free port"
+        ) from error
+
+
+def _publish(meter: Meter, status: control_pb2.WorkerStatus) -> None:
+    for name, value in State.items():
+        if value:
+            meter.set("sluice_stage_state_info", float(value == status.state), state=name.removeprefix("WORKER_STATE_"))
