@@ -1,7 +1,7 @@
 """Digests that join nouns across topics: of a prompt, and of what one attempt said.
 
-Protobuf's own serialisation is deterministic only on request and only within one runtime, so both digests are taken over
-an explicit, length-prefixed sequence of fields: the same in every process and in every protobuf release.
+Protobuf's own serialisation is deterministic only on request and only within one runtime, so both digests are taken
+over an explicit, length-prefixed sequence of fields: the same in every process and in every protobuf release.
 """
 
 from __future__ import annotations

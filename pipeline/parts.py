@@ -4,6 +4,8 @@
     load("verification.check", "my_package:MyCheck")      a class of an installed package
     load("verification.check", "./my_check.py")           the one frozen dataclass of a file
 
+A room is a service's, or the pipeline's own when its name begins so: "pipeline.data.source".
+
 A part's file has one public frozen dataclass; its fields are the knobs, its docstring is the documentation.
 A name, knob or file that does not exist is refused with the ones that do.
 """
@@ -27,11 +29,11 @@ def names(room: str) -> list[str]:
     >>> "exact" in names("verification.check")
     True
     """
-    folder = Path(importlib.import_module(f"services.{room}").__file__ or "").parent
+    folder = Path(importlib.import_module(_package(room)).__file__ or "").parent
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
 
 
-def load(room: str, name: str, **knobs: Any) -> Any:
+def load(room: str, name: str, /, **knobs: Any) -> Any:
     """Build part `name` of `room` (such as "learning.advantage") with these knobs."""
     part = find(room, name)
     accepted = [field.name for field in dataclasses.fields(part) if field.init]
@@ -55,7 +57,11 @@ def find(room: str, name: str) -> type:
         return _from_package(name)
     if name not in names(room):
         raise UserError.choice(f"the {room} part", name, names(room))
-    return _only_dataclass(importlib.import_module(f"services.{room}.{name}"), name)
+    return _only_dataclass(importlib.import_module(f"{_package(room)}.{name}"), name)
+
+
+def _package(room: str) -> str:
+    return room if room.startswith("pipeline.") else f"services.{room}"
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

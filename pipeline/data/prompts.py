@@ -1,0 +1,46 @@
+"""The registered prompts, as a service keeps them: followed from the `prompts` topic."""
+
+from __future__ import annotations
+
+import time
+
+from pipeline import records
+from pipeline.log.api import Log
+from pipeline.topics import Names
+from sluice.v1 import prompt_pb2
+
+CATCH_UP_S = 60.0
+
+
+class PromptCache:
+    """Every prompt by its id. Used by one thread."""
+
+    def __init__(self, log: Log, names: Names) -> None:
+        self._log, self._topic = log, names.topic("prompts")
+        self._follower = log.follow({(self._topic, p): first for p, (first, _) in log.bounds(self._topic).items()})
+        self.by_id: dict[str, prompt_pb2.Prompt] = {}
+
+    def news(self, wait: bool = False) -> list[prompt_pb2.Prompt]:
+        """Prompts that came since the last call; with `wait`, all that the topic holds now."""
+        found: list[prompt_pb2.Prompt] = []
+        deadline = time.monotonic() + (CATCH_UP_S if wait else 0.0)
+        ends = self._log.bounds(self._topic) if wait else {}
+        while True:
+            batch = self._follower.poll(0.2 if wait else 0.0, 1000)
+            found += [records.decode_as(prompt_pb2.Prompt, record) for record in batch if record.value]
+            here = self._follower.positions()
+            caught_up = all(here[(self._topic, p)] >= end for p, (_, end) in ends.items())
+            if caught_up or time.monotonic() > deadline:
+                break
+        self.by_id.update({prompt.prompt_id: prompt for prompt in found})
+        return found
+
+    def get(self, prompt_id: str) -> prompt_pb2.Prompt | None:
+        """A prompt; looks for news when it is unknown."""
+        if prompt_id not in self.by_id:
+            self.news()
+        return self.by_id.get(prompt_id)
+
+    def close(self) -> None:
+        """Stop following."""
+        self._follower.close()

@@ -1,0 +1,66 @@
+"""From a table's row to a prompt: which column holds what.
+
+Used by every source that reads rows (JSON lines, Parquet, Hugging Face data sets), so that their knobs and their errors
+are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.data.prompt import build, turns_of
+from pipeline.errors import UserError
+from sluice.v1 import prompt_pb2
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns. An empty name means that the data set has no such column.
+
+    `prompt`: a text, or a list of {"role", "content"} messages. `answer`: what the check compares with. `prompt_id`:
+    the data set's own ids. `spec`: the check's own settings, an object. `solution`: a worked solution. `domain`,
+    `family`: labels. `check`: name of the check, for all rows. `system`: a system prompt put in front of every row.
+    """
+
+    prompt: str = "prompt"
+    answer: str = "answer"
+    prompt_id: str = ""
+    spec: str = ""
+    solution: str = ""
+    domain: str = ""
+    family: str = ""
+    check: str = "exact"
+    system: str = ""
+
+    def wanted(self) -> list[str]:
+        """The columns that a row must have."""
+        named = (self.prompt, self.answer, self.prompt_id, self.spec, self.solution, self.domain, self.family)
+        return [name for name in named if name]
+
+    def to_prompt(self, row: Mapping[str, Any], where: str, labels: Mapping[str, str]) -> prompt_pb2.Prompt:
+        """The prompt of one row. `where` names it in errors; `labels`: domain and family where no column has them."""
+        for column in self.wanted():
+            if column not in row:
+                raise UserError.choice(f"{where}: the column", column, row)
+        answer = row[self.answer] if self.answer else ""
+        if answer is None or (self.answer and not str(answer).strip()):
+            raise UserError(f"{where}: column {self.answer!r} is empty; accepted: an answer in every row")
+        return build(
+            turns_of(row[self.prompt], f"{where}: column {self.prompt!r}"),
+            prompt_pb2.CheckSpec(check=self.check, answer=_text(answer), spec_json=_text(row.get(self.spec))),
+            _text(row.get(self.prompt_id)),
+            self.system,
+            domain=_text(row.get(self.domain)) or labels.get("domain", ""),
+            family=_text(row.get(self.family)) or labels.get("family", ""),
+            reference_solution=_text(row.get(self.solution)),
+        )
+
+
+def _text(value: Any) -> str:
+    """Texts as they are, nothing as an empty text, numbers as Python writes them, everything else as JSON."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,1 @@
+"""Prompt sources: each file is one part, a frozen dataclass with `prompts()`; see `pipeline/data/load.py`."""
