@@ -1,0 +1,43 @@
+"""The same number of rollouts for every prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.errors import UserError
+from services.difficulty.state import Beliefs
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """`n`: rollouts per prompt, the size of a comparison group, >= 1.
+
+    Worked number: a budget of 10 is two prompts of 4, and 2 are left.
+
+    >>> ones = np.ones(2)
+    >>> Fixed(n=4).prompts(10), Fixed(n=4)(Beliefs(ones, ones, ones, ones > 1), 10).tolist()
+    (2, [4, 4])
+    """
+
+    n: int = 8
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n is {self.n}; accepted: at least 1")
+
+    @property
+    def largest(self) -> int:
+        """Most rollouts that one prompt can get."""
+        return self.n
+
+    def prompts(self, budget: int) -> int:
+        """How many prompts to choose when `budget` rollouts may be spent."""
+        return budget // self.n
+
+    def __call__(self, states: Beliefs, budget: int) -> np.ndarray:
+        """Rollouts of each chosen prompt; their sum is at most `budget`."""
+        if len(states) * self.n > budget:
+            raise UserError(f"{len(states)} prompts of {self.n} rollouts were asked for; accepted: {budget} rollouts")
+        return np.full(len(states), self.n, int)

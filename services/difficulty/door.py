@@ -1,0 +1,97 @@
+"""The difficulty service's gRPC door: ask what to try next, tell what came of a try, look at what is believed.
+
+For programs that want only this service. Asking changes nothing. Telling writes verdicts with checker "external" to the
+log, and the posterior changes when the stage reads them back: the log stays the only way in. Such a verdict carries no
+rollout digest, so it joins no rollout and nothing is trained on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import grpc
+
+from pipeline.errors import Retryable, UserError
+from services.difficulty.handler import Handler, Sent
+from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
+
+EXTERNAL = "external"
+"""The checker of an observation from outside the log."""
+
+
+@dataclass
+class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
+    """`write` puts records on the log and returns after they are committed."""
+
+    handler: Handler
+    write: Callable[[list[Sent]], None]
+
+    def Next(self, request: difficulty_pb2.NextRequest, context: grpc.ServicerContext) -> difficulty_pb2.NextResponse:
+        """Choose prompts without asking generation for them."""
+        self._wait_for_state(context)
+        if request.n < 1:
+            _refuse(context, "n is 0; accepted: at least 1")
+        try:
+            with self.handler.lock:
+                return difficulty_pb2.NextResponse(choices=self.handler.scheduler.preview(request.n))
+        except UserError as error:
+            _refuse(context, str(error))
+
+    def Observe(
+        self, request: difficulty_pb2.ObserveRequest, context: grpc.ServicerContext
+    ) -> difficulty_pb2.ObserveResponse:
+        """Put observations on the log, all or none."""
+        self._wait_for_state(context)
+        for seen in request.observations:
+            if not 0 <= seen.accuracy <= 1:
+                _refuse(context, f"accuracy of {seen.prompt_id!r} is {seen.accuracy}; accepted: 0 to 1")
+        self._known(context, (seen.prompt_id for seen in request.observations))
+        with self.handler.lock:
+            newest = self.handler.scheduler.gate.version
+        try:
+            self.write([("verdicts", seen.prompt_id, external(seen, newest)) for seen in request.observations])
+        except Retryable as error:
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return difficulty_pb2.ObserveResponse(accepted=len(request.observations))
+
+    def Posterior(
+        self, request: difficulty_pb2.PosteriorRequest, context: grpc.ServicerContext
+    ) -> difficulty_pb2.PosteriorResponse:
+        """What is known of these prompts, in the order asked for."""
+        self._wait_for_state(context)
+        self._known(context, request.prompt_ids)
+        with self.handler.lock:
+            states = [self.handler.scheduler.posterior(prompt_id) for prompt_id in request.prompt_ids]
+        return difficulty_pb2.PosteriorResponse(states=states)
+
+    def _wait_for_state(self, context: grpc.ServicerContext) -> None:
+        if not self.handler.ready:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the posterior is being rebuilt from its topic; try again")
+
+    def _known(self, context: grpc.ServicerContext, prompt_ids: Iterable[str]) -> None:
+        with self.handler.lock:
+            unknown = sorted({name for name in prompt_ids if name not in self.handler.scheduler.store.rows})
+        if unknown:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no such prompts: {', '.join(map(repr, unknown))}")
+
+
+def external(seen: difficulty_pb2.Observation, newest: int) -> rollout_pb2.Verdict:
+    """An observation as the verdict that goes on the log."""
+    outcomes = {1.0: rollout_pb2.VERDICT_OUTCOME_CORRECT, 0.0: rollout_pb2.VERDICT_OUTCOME_WRONG}
+    version = seen.version if seen.HasField("version") else newest
+    return rollout_pb2.Verdict(
+        prompt_id=seen.prompt_id,
+        outcome=outcomes.get(seen.accuracy, rollout_pb2.VERDICT_OUTCOME_PARTIAL),
+        accuracy=seen.accuracy,
+        checker=EXTERNAL,
+        min_version=version,
+        max_version=version,
+        purpose=prompt_pb2.PURPOSE_TRAIN,
+    )
+
+
+def _refuse(context: grpc.ServicerContext, sentence: str) -> NoReturn:
+    context.abort(grpc.StatusCode.INVALID_ARGUMENT, sentence)
+    raise AssertionError("abort raises")

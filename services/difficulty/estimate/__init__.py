@@ -1,0 +1,1 @@
+"""Estimates: (statistics, observation, step) -> statistics. One file, one way to believe."""

@@ -1,0 +1,63 @@
+"""Exponential moving average of accuracy: the plainest tracker, for comparison.
+
+    v <- v + rate * (accuracy - v),   s <- (1 - rate)^2 * s + rate^2
+
+s is the sum of squared weights behind v, so 1 / s is its effective number of observations (Kish): 1 at the start,
+(2 - rate) / rate in the long run. Read as pseudo-counts: alpha = v / s, beta = (1 - v) / s.
+
+Odd case: it knows neither steps nor lag; a prompt not visited is believed as before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from services.difficulty.state import Observation, Stat
+
+
+@dataclass(frozen=True)
+class Ema:
+    """A moving average per prompt.
+
+    `rate`: weight of the newest outcome, in (0, 1). `prior`: value of a prompt never seen, in (0, 1).
+
+    Worked number: 0.5 + 0.1 * (1 - 0.5) = 0.55, and 1 / (0.81 + 0.01) = 1.22 observations.
+
+    >>> stat = Ema()(Ema().initial(), Observation(1.0), step=1)
+    >>> round(stat.values[0], 6), round(1 / stat.values[1], 2)
+    (0.55, 1.22)
+    """
+
+    rate: float = 0.1
+    prior: float = 0.5
+
+    columns: ClassVar[tuple[str, ...]] = ("value", "squared_weights")
+    confidence: ClassVar[str] = "standard"
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "prior"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: between 0 and 1")
+
+    def initial(self) -> Stat:
+        """The prior, worth one observation."""
+        return Stat((self.prior, 1.0))
+
+    def __call__(self, stat: Stat, observation: Observation, step: int) -> Stat:
+        """Move towards the outcome."""
+        value, squares = stat.values
+        kept = 1.0 - self.rate
+        moved = (value + self.rate * (observation.accuracy - value), kept * kept * squares + self.rate * self.rate)
+        return Stat(moved, max(step, stat.decayed_step))
+
+    def shifted(self, stat: Stat, mean_abs_logprob_change: float, step: int) -> Stat:
+        """Does not listen to the policy's movement."""
+        return stat
+
+    def pseudo_counts(self, values_PK: np.ndarray, decayed_step_P: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
+        """(alpha_P, beta_P)."""
+        value_P, squares_P = values_PK.T
+        return value_P / squares_P, (1.0 - value_P) / squares_P

@@ -1,0 +1,108 @@
+"""SPO's value tracker (arXiv:2509.13232; authors' code): a Beta that forgets as far as the policy moved.
+
+    rho = clamp(2 ** (-D / d_half), rho_min, rho_max)      D: mean |change of log-prob| on the prompt's last trajectory
+    alpha <- rho * alpha + r,   beta <- rho * beta + (1 - r)
+    the same as  v <- v + (r - v) / (rho * N + 1)  with v = alpha / N, N = alpha + beta, also for fractions r
+
+The paper has r and D at once; here the verdict and the step that measured D arrive apart. An outcome therefore waits as
+a fresh count until its D arrives: then both are applied as above. While it waits, it is believed with rho_max (what
+the paper gives a first visit). An outcome whose D never comes (its rollout was dropped) is settled with rho_max before
+the next step's outcome is added. A D that arrives before its outcome is kept (`forget`) and applied with it. So every
+outcome counts once and every D forgets once, in whichever order they come.
+
+The initial counts: n0 offline tries with S right give N0 * (S + 1/2) / (n0 + 1), N0 = 1 / (1 - rho_min); without any,
+1/2 and 1/2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from services.difficulty.state import Observation, Stat
+
+
+@dataclass(frozen=True)
+class SpoTracker:
+    """The value that single-stream policy optimisation subtracts.
+
+    `d_half`: movement that halves the memory, nats, > 0. `rho_min`, `rho_max`: bounds of what is kept per visit, in
+    (0, 1]; equal bounds are the paper's "constant". `prior_alpha`, `prior_beta`: counts of a prompt never seen, > 0.
+
+    Worked number: 3 of 8 right offline, then r = 1 and the policy moved by 0.005 nats.
+
+    >>> tracker = SpoTracker()
+    >>> stat = tracker(tracker.offline(right=3, tries=8), Observation(1.0), step=1)
+    >>> [round(value, 6) for value in tracker.shifted(stat, 0.005, step=1).values[:2]]
+    [3.936498, 4.614497]
+    """
+
+    d_half: float = 0.06
+    rho_min: float = 0.875
+    rho_max: float = 0.96
+    prior_alpha: float = 0.5
+    prior_beta: float = 0.5
+
+    columns: ClassVar[tuple[str, ...]] = ("alpha", "beta", "fresh_right", "fresh_wrong", "forget")
+    confidence: ClassVar[str] = "code"
+
+    def __post_init__(self) -> None:
+        for name in ("d_half", "prior_alpha", "prior_beta"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
+        if not 0 < self.rho_min <= self.rho_max <= 1:
+            raise ValueError(f"rho is in [{self.rho_min}, {self.rho_max}]; accepted: 0 < rho_min <= rho_max <= 1")
+
+    def initial(self) -> Stat:
+        """A prompt never seen."""
+        return Stat((self.prior_alpha, self.prior_beta, 0.0, 0.0, 0.0))
+
+    def offline(self, right: float, tries: int) -> Stat:
+        """A prompt tried before the run (Jeffreys-smoothed, as in the authors' code). `rho_min` < 1."""
+        size = 1.0 / (1.0 - self.rho_min)
+        alpha, beta = size * (right + 0.5) / (tries + 1), size * (tries - right + 0.5) / (tries + 1)
+        return Stat((alpha, beta, 0.0, 0.0, 0.0))
+
+    def rho(self, mean_abs_logprob_change: float) -> float:
+        """Share of the memory kept.
+
+        >>> [round(SpoTracker().rho(d), 6) for d in (0.0, 0.005, 0.0099, 0.02)]
+        [0.96, 0.943874, 0.891929, 0.875]
+        """
+        return min(max(2.0 ** (-mean_abs_logprob_change / self.d_half), self.rho_min), self.rho_max)
+
+    def __call__(self, stat: Stat, observation: Observation, step: int) -> Stat:
+        """Add an outcome; it waits for its movement, unless that was here first."""
+        right, wrong = observation.accuracy, 1.0 - observation.accuracy
+        if step > stat.decayed_step and _waiting(stat):
+            stat = self._settled(stat, self.rho_max, step)
+        alpha, beta, fresh_right, fresh_wrong, forget = stat.values
+        step = max(step, stat.decayed_step)
+        if forget:
+            return Stat((forget * alpha + right, forget * beta + wrong, fresh_right, fresh_wrong, 0.0), step)
+        return Stat((alpha, beta, fresh_right + right, fresh_wrong + wrong, 0.0), step)
+
+    def shifted(self, stat: Stat, mean_abs_logprob_change: float, step: int) -> Stat:
+        """Settle the waiting outcomes, or keep the movement for the outcome that comes."""
+        rho = self.rho(mean_abs_logprob_change)
+        if _waiting(stat):
+            return self._settled(stat, rho, step)
+        *counts, forget = stat.values
+        return Stat((*counts, rho * forget if forget else rho), max(step, stat.decayed_step))
+
+    def _settled(self, stat: Stat, rho: float, step: int) -> Stat:
+        alpha, beta, fresh_right, fresh_wrong, forget = stat.values
+        counts = (rho * alpha + fresh_right, rho * beta + fresh_wrong)
+        return Stat((*counts, 0.0, 0.0, forget), max(step, stat.decayed_step))
+
+    def pseudo_counts(self, values_PK: np.ndarray, decayed_step_P: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
+        """(alpha_P, beta_P): waiting outcomes with rho_max, a waiting movement applied."""
+        alpha_P, beta_P, right_P, wrong_P, forget_P = values_PK.T
+        rho_P = np.where(right_P + wrong_P > 0, self.rho_max, np.where(forget_P > 0, forget_P, 1.0))
+        return rho_P * alpha_P + right_P, rho_P * beta_P + wrong_P
+
+
+def _waiting(stat: Stat) -> bool:
+    return stat.values[2] + stat.values[3] > 0

@@ -1,0 +1,73 @@
+"""What the stage calls: nouns in, records out. Called with no nouns on ticks, so that freed places are used at once.
+
+    [Verdict | TrainStep | DropNotice | Rewind | Prompt]  ->  requests, and the state that must be committed with them
+
+Given the same nouns and clock it gives the same records. The door reads the same scheduler from other threads, so both
+hold one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from services.difficulty import gauges
+from services.difficulty.scheduler import GATE_KEY, Scheduler
+from sluice.v1 import posterior_pb2, training_pb2
+
+Sent = tuple[str, str, Message]
+"""(short topic name, key, noun)."""
+
+
+@dataclass
+class Handler:
+    """The difficulty service's craft, as the stage sees it.
+
+    `now_ms`: the wall clock, milliseconds since the Unix epoch. `newest_version`: newest announced version, where the
+    caller knows more than the learner's steps say.
+    """
+
+    scheduler: Scheduler
+    now_ms: Callable[[], int]
+    newest_version: Callable[[], int] | None = None
+    ready: bool = True
+    """False while the state is being rebuilt: the door answers NOT_READY and nothing is issued."""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __call__(self, nouns: Iterable[Message]) -> list[Sent]:
+        """Observe, issue, and say what changed. A call says that the records of the one before are committed."""
+        with self.lock:
+            self.scheduler.committed()
+            self.scheduler.observe(nouns)
+            version = self.newest_version() if self.newest_version else None
+            requests = self.scheduler.issue(self.now_ms(), version) if self.ready else []
+            sent: list[Sent] = [("requests", request.request_id, request) for request in requests]
+            for record in self.scheduler.changed():
+                key = record.prompt_id if isinstance(record, posterior_pb2.PosteriorState) else GATE_KEY
+                sent.append(("posterior", key, record))
+            return sent
+
+    def read_up_to(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Say which inputs the next call completes, as next offsets by (topic, partition); the records carry it."""
+        self.scheduler.applied = [
+            training_pb2.Offset(topic=topic, partition=partition, offset=offset)
+            for (topic, partition), offset in sorted(offsets.items())
+        ]
+
+    def undo(self) -> None:
+        """The latest call failed or was not committed: take its effect back, so that its inputs can come again."""
+        with self.lock:
+            self.scheduler.undo()
+
+    def drain(self) -> None:
+        """Issue nothing new from now on."""
+        with self.lock:
+            self.scheduler.draining = True
+
+    def gauges(self) -> dict[str, float]:
+        """Momentary values for metrics."""
+        with self.lock:
+            return gauges.gauges(self.scheduler, self.now_ms())

@@ -1,0 +1,1 @@
+"""Samplers: (beliefs, n, rng) -> indices. One file, one way to choose prompts."""

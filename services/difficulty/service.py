@@ -1,0 +1,171 @@
+"""The difficulty service as one process: its state from the log, its stage, its door."""
+
+from __future__ import annotations
+
+import time
+
+import grpc
+from google.protobuf.message import Message
+
+from pipeline import parts, recipe, records
+from pipeline.data.prompts import PromptCache
+from pipeline.errors import UserError
+from pipeline.gate import Gate
+from pipeline.log.api import Position, read_all
+from pipeline.serve import Context
+from pipeline.stage import Output
+from pipeline.ways import run_batch
+from services.difficulty.door import Door
+from services.difficulty.handler import Handler, Sent
+from services.difficulty.scheduler import Scheduler
+from sluice.v1 import control_pb2, difficulty_pb2, difficulty_pb2_grpc, prompt_pb2
+
+GAUGES = {
+    "outstanding": "sluice_difficulty_outstanding",
+    "room": "sluice_difficulty_room",
+    "prompts": "sluice_difficulty_prompts",
+    "entropy_mean": "sluice_difficulty_entropy_nats",
+}
+GAUGES_EVERY_S = 1.0
+
+
+def build(context: Context) -> DifficultyService:
+    """The service of this process."""
+    return DifficultyService(context)
+
+
+def scheduler_of(context: Context) -> Scheduler:
+    """Sampler, budget, estimate and gate as the run file and its recipe say."""
+    run = context.run
+    method = recipe.load_recipe(run.recipe)
+    chosen = {
+        room: _part(room, getattr(run.difficulty, room) or getattr(method, room))
+        for room in ("estimate", "sampler", "budget")
+    }
+    batch = run.learning.batch_groups * chosen["budget"].largest
+    sampling = prompt_pb2.SamplingParams(
+        temperature=run.generation.temperature,
+        top_p=1.0,
+        max_tokens=run.generation.max_tokens,
+        stop=run.generation.stop,
+    )
+    return Scheduler(
+        **chosen,
+        gate=Gate(max_lag=run.max_lag, batch_rollouts=batch),
+        sampling=sampling,
+        seed=run.seed,
+        request_deadline_s=run.generation.request_deadline_s,
+    )
+
+
+class DifficultyService:
+    """Stage and door over one scheduler."""
+
+    tick_s = 0.02
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.scheduler = scheduler_of(context)
+        self.handler = Handler(self.scheduler, now_ms=lambda: int(time.time() * 1000), ready=False)
+        self.prompts = PromptCache(context.log, context.names)
+        self.drained = False
+        self._shown: dict[str, float] = {}
+        self._shown_at = 0.0
+
+    def register(self, server: grpc.Server) -> list[str]:
+        """Its craft on the door."""
+        difficulty_pb2_grpc.add_DifficultyServiceServicer_to_server(Door(self.handler, self._write), server)
+        return [difficulty_pb2.DESCRIPTOR.services_by_name["DifficultyService"].full_name]
+
+    def run(self) -> None:
+        """Read verdicts and steps, issue requests."""
+        run_batch(self.context.stage, self, ["verdicts", "steps"], "difficulty", "difficulty")
+
+    def restore(self) -> None:
+        """The posterior and the gate as their topic has them."""
+        names, log = self.context.names, self.context.log
+        self.handler.ready = False
+        found = self.context.stage.patiently(lambda: read_all(log, names.topic("posterior")))
+        with self.handler.lock:
+            self.scheduler.undo()
+            self.scheduler.restore(records.decode(record) for record in found if record.value)
+            self.scheduler.observe(self.prompts.news(wait=True))
+        if not self.scheduler.prompts:
+            raise UserError(
+                "the prompts topic holds no prompt to train on; accepted: at least one (`sluice run` registers them)"
+            )
+        self.handler.ready = True
+
+    def __call__(self, nouns: list[Message], offsets: dict[Position, int]) -> list[Output]:
+        """Observe, then issue what the gate has room for."""
+        life = self.context.life
+        held = self.scheduler.draining
+        with self.handler.lock:
+            self.scheduler.draining = life.run_ends or not life.takes_work
+            self.scheduler.observe(self.prompts.news())
+        if offsets:
+            self.handler.read_up_to(offsets)
+        outputs = [Output(*sent) for sent in self.handler(nouns)]
+        # What was issued before is committed by now: a call follows the commit of the one before.
+        self.drained = life.run_ends and held and not any(output.topic == "requests" for output in outputs)
+        self._measure(outputs)
+        return outputs
+
+    def poison(self, ids: dict[str, str], reason: str) -> list[Output]:
+        """The learner reads the same records and ends what they were about."""
+        return []
+
+    def waiting_for(self) -> str:
+        """Free places, or verdicts and steps."""
+        if not self.context.life.takes_work:
+            return "paused"
+        return "gate" if self.scheduler.budget.prompts(self.scheduler.gate.room()) <= 0 else "records"
+
+    def idle(self) -> bool:
+        """It has nothing in flight of its own."""
+        return True
+
+    def status(self, status: control_pb2.WorkerStatus) -> None:
+        """Places, prompts and beliefs."""
+        gate = self.scheduler.gate
+        if self.drained:
+            status.state = control_pb2.WORKER_STATE_DRAINED
+        status.version = gate.version
+        status.counters["requests"] = gate.issued_requests
+        status.counters["requested_rollouts"] = gate.issued_rollouts
+        for name, value in self._gauges().items():
+            status.gauges[name] = value
+
+    def close(self) -> None:
+        """Stop following prompts."""
+        self.prompts.close()
+
+    def _gauges(self) -> dict[str, float]:
+        if time.monotonic() - self._shown_at > GAUGES_EVERY_S and self.handler.ready:
+            self._shown, self._shown_at = self.handler.gauges(), time.monotonic()
+            for name, metric in GAUGES.items():
+                self.context.meter.set(metric, self._shown.get(name, 0.0))
+            for belief in ("solved", "hopeless", "informative", "unvisited"):
+                share = self._shown.get(f"share_{belief}", 0.0)
+                self.context.meter.set("sluice_difficulty_believed_share", share, belief=belief)
+        return self._shown
+
+    def _measure(self, outputs: list[Output]) -> None:
+        requests = [output.noun for output in outputs if output.topic == "requests"]
+        if requests:
+            self.context.meter.add("sluice_difficulty_requests_total", len(requests))
+            self.context.meter.add("sluice_difficulty_rollouts_requested_total", sum(r.n for r in requests))
+
+    def _write(self, sent: list[Sent]) -> None:
+        names = self.context.names
+        writer = self.context.log.writer(names.own(f"difficulty.observe.{self.context.worker_id}"))
+        try:
+            with writer.transaction() as transaction:
+                transaction.sends.extend(records.encode(names.topic(topic), key, noun) for topic, key, noun in sent)
+        finally:
+            writer.close()
+
+
+def _part(room: str, setting: dict) -> object:
+    knobs = dict(setting)
+    return parts.load(f"difficulty.{room}", knobs.pop("name"), **knobs)
