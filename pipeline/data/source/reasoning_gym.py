@@ -87,9 +87,8 @@ class ReasoningGym:
         try:
             return self.text.format_map(known)
         except (KeyError, IndexError, ValueError) as error:
-            raise UserError.choice(
-                f"reasoning_gym {self.name!r}: text {self.text!r} names", str(error), known
-            ) from error
+            what = f"reasoning_gym {self.name!r}: what text {self.text!r} fills in"
+            raise UserError.choice(what, error.args[0], known) from error
 
 
 def _plain(value: Any) -> Any:
