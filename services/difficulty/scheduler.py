@@ -67,7 +67,7 @@ class Scheduler:
         self._rows_P = np.empty(0, np.int64)
         self._rng = np.random.default_rng(self.seed)
         self._save_rng()
-        self._written = self._previous = self.gate.to_record()
+        self._initial = self._written = self._previous = self.gate.to_record()
         self._undo: dict[str, Row] = {}
 
     # Inputs.
@@ -232,7 +232,13 @@ class Scheduler:
         self._become(self._written)
 
     def restore(self, records: Iterable[Message]) -> None:
-        """Become what the records say, the newest of each key last. Raises `UserError` when an estimate changed."""
+        """Become what the records say and nothing else; the newest of each key comes last. Prompts stay registered.
+
+        Raises `UserError` when another estimate wrote them.
+        """
+        self.store, self._ids, self._written = Store(self.estimate), [], self._initial
+        for prompt_id in self.prompts:
+            self.store.add(prompt_id)
         for record in records:
             if isinstance(record, posterior_pb2.PosteriorState):
                 self.store.from_record(record)

@@ -1,0 +1,93 @@
+"""The handler: what the stage gets back, tick by tick."""
+
+from pipeline.gate import Gate
+from services.difficulty.budget.fixed import Fixed
+from services.difficulty.estimate.beta import Beta
+from services.difficulty.handler import Handler
+from services.difficulty.sampler.uniform import Uniform
+from services.difficulty.scheduler import GATE_KEY, Scheduler
+from sluice.v1 import prompt_pb2, rollout_pb2, training_pb2
+
+PROMPTS = [prompt_pb2.Prompt(prompt_id=f"p{i}", digest=b"d" * 32, split="train") for i in range(3)]
+
+
+def build(**knobs):
+    sampling = prompt_pb2.SamplingParams(temperature=1.0, top_p=1.0, max_tokens=4)
+    return Handler(Scheduler(Beta(), Uniform(), Fixed(2), Gate(0, 4), sampling), now_ms=lambda: 1000, **knobs)
+
+
+def right(prompt_id):
+    return rollout_pb2.Verdict(
+        prompt_id=prompt_id, outcome=rollout_pb2.VERDICT_OUTCOME_CORRECT, accuracy=1.0, purpose=prompt_pb2.PURPOSE_TRAIN
+    )
+
+
+def test_a_call_sends_requests_and_the_state_they_change():
+    sent = build()(PROMPTS)
+    assert [(topic, key) for topic, key, _ in sent] == [
+        ("requests", "r-00000001"),
+        ("requests", "r-00000002"),
+        ("posterior", GATE_KEY),
+    ]
+
+
+def test_a_tick_with_nothing_to_do_sends_nothing():
+    handler = build()
+    handler(PROMPTS)
+    assert handler([]) == []
+
+
+def test_a_verdict_sends_the_whole_state_of_its_prompt_with_the_inputs_it_had_applied():
+    handler = build()
+    handler(PROMPTS)
+    handler.read_up_to({("run.verdicts", 1): 17, ("run.steps", 0): 4})
+    ((topic, key, record),) = handler([right("p1")])
+    assert (topic, key, record.prompt_id, record.statistics["alpha"]) == ("posterior", "p1", "p1", 2.0)
+    assert [(o.topic, o.partition, o.offset) for o in record.applied] == [("run.steps", 0, 4), ("run.verdicts", 1, 17)]
+
+
+def test_until_it_is_ready_it_observes_and_issues_nothing():
+    handler = build(ready=False)
+    assert handler(PROMPTS) == []
+    handler.ready = True
+    assert len(handler([])) == 3
+
+
+def test_drained_it_issues_nothing_more():
+    handler = build()
+    handler.drain()
+    assert handler(PROMPTS) == []
+
+
+def test_the_newest_version_announced_is_written_into_requests():
+    _, _, request = build(newest_version=lambda: 9)(PROMPTS)[0]
+    assert request.version_at_issue == 9
+
+
+def test_an_uncommitted_call_can_be_taken_back_and_comes_out_the_same():
+    handler = build()
+    handler(PROMPTS)
+    inputs = [right("p0"), right("p0"), training_pb2.TrainStep(epoch=1, step=1, ended_requests=["r-00000001"])]
+    once = handler(inputs)
+    handler.undo()
+    assert handler(inputs) == once
+    assert handler([]) == []
+
+
+def test_gauges_say_what_is_outstanding_and_what_is_believed():
+    handler = build()
+    handler(PROMPTS)
+    for _ in range(30):
+        handler([right("p1")])
+    found = handler.gauges()
+    assert (found["outstanding"], found["room"], found["capacity"], found["prompts"]) == (4.0, 0.0, 4.0, 3.0)
+    assert (found["share_solved"], found["share_hopeless"], found["share_unvisited"]) == (1 / 3, 0.0, 2 / 3)
+    assert found["entropy_mean"] < 0
+
+
+def test_gauges_count_places_past_their_deadline():
+    handler = build()
+    handler(PROMPTS)
+    assert handler.gauges()["overdue"] == 0
+    handler.now_ms = lambda: 10**9
+    assert handler.gauges()["overdue"] == 4
