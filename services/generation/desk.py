@@ -1,0 +1,146 @@
+"""Between requests and the engine: one request becomes n jobs, and n completions become its rollouts.
+
+Used by the handler (requests from the log) and by the door (requests from callers) alike. A thread of its own collects
+what the engine finished.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from services.generation import policy, rollouts
+from services.generation.engine.api import Completion, Engine, EngineDied, Job
+from services.generation.prompting import Context, Prompter
+from sluice.v1 import prompt_pb2, rollout_pb2
+
+COLLECT_S = 0.05
+
+Finish = Callable[[list[rollout_pb2.Rollout]], None]
+Each = Callable[[rollout_pb2.Rollout], None]
+
+
+@dataclass
+class Ticket:
+    """One request in work. `finish` is called once, with its rollouts in index order; `each` as every one ends."""
+
+    request: prompt_pb2.RolloutRequest
+    context: Context
+    finish: Finish
+    each: Each | None = None
+    jobs: dict[str, int] = field(default_factory=dict)
+    made: dict[int, rollout_pb2.Rollout] = field(default_factory=dict)
+
+
+class Desk:
+    """Submits, collects, assembles. Thread-safe; callbacks run on the collecting thread, or on the caller's."""
+
+    def __init__(self, engine: Engine, prompter: Prompter, maker: rollouts.Maker) -> None:
+        self.engine, self.prompter, self.maker = engine, prompter, maker
+        self.error: EngineDied | None = None
+        self.on_rollout: Each | None = None
+        """Called with every rollout that ended: for counting."""
+        self._tickets: dict[str, Ticket] = {}
+        self._names = itertools.count()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._collect, name="desk", daemon=True)
+        self._thread.start()
+
+    def open(
+        self,
+        request: prompt_pb2.RolloutRequest,
+        finish: Finish,
+        each: Each | None = None,
+        context: Context | None = None,
+    ) -> Ticket:
+        """Begin a request whose sampling parameters are accepted; `context` where it is rendered already."""
+        context = context or self.prompter.render(request)
+        ticket = Ticket(request, context, finish, each)
+        if context.reason:
+            self.end(ticket, rollout_pb2.ENDING_FAILED, context.reason)
+            return ticket
+        name = next(self._names)
+        ticket.jobs = {f"{name}/{index}": index for index in rollouts.indices(request)}
+        with self._lock:
+            self._tickets.update(dict.fromkeys(ticket.jobs, ticket))
+        for job_id, index in ticket.jobs.items():
+            self.engine.submit(self._job(request, context, job_id, index))
+        return ticket
+
+    def end(self, ticket: Ticket, ending: rollout_pb2.Ending, reason: str) -> None:
+        """Finish a request before anything was sampled."""
+        made = rollouts.terminal(ticket.request, ending, reason, self.maker, _now_ms())
+        for one in made:
+            self._tell(ticket, one)
+        ticket.finish(made)
+
+    def abort(self, tickets: Iterable[Ticket] | None = None) -> None:
+        """Take requests back: their rollouts end ABORTED. None means all."""
+        with self._lock:
+            jobs = list(self._tickets) if tickets is None else [job for ticket in tickets for job in ticket.jobs]
+        self.engine.abort(jobs)
+
+    @property
+    def outstanding(self) -> int:
+        """Rollouts in work."""
+        return len(self._tickets)
+
+    def close(self) -> None:
+        """Stop collecting."""
+        self._closing.set()
+        self._thread.join(5.0)
+
+    def _job(self, request: prompt_pb2.RolloutRequest, context: Context, job_id: str, index: int) -> Job:
+        return Job(
+            job_id,
+            context.tokens,
+            request.sampling,
+            rollouts.seed(request, index),
+            request.deadline_ms,
+            request.purpose == prompt_pb2.PURPOSE_TRAIN,
+        )
+
+    def _collect(self) -> None:
+        while not self._closing.is_set():
+            try:
+                completions = self.engine.finished(COLLECT_S)
+            except EngineDied as error:
+                self._die(error)
+                return
+            for completion in completions:
+                self._place(completion)
+
+    def _place(self, said: Completion) -> None:
+        with self._lock:
+            ticket = self._tickets.pop(said.id, None)
+        if ticket is None:
+            return
+        index = ticket.jobs[said.id]
+        made = rollouts.rollout(ticket.request, index, ticket.context, said, self.maker, _now_ms())
+        ticket.made[index] = made
+        self._tell(ticket, made)
+        if len(ticket.made) == len(ticket.jobs):
+            ticket.finish([ticket.made[index] for index in sorted(ticket.made)])
+
+    def _tell(self, ticket: Ticket, made: rollout_pb2.Rollout) -> None:
+        if self.on_rollout:
+            self.on_rollout(made)
+        if ticket.each:
+            ticket.each(made)
+
+    def _die(self, error: EngineDied) -> None:
+        """Callers at the door get failed rollouts; the handler raises, so that the log delivers its requests again."""
+        self.error = error
+        with self._lock:
+            tickets = {id(ticket): ticket for ticket in self._tickets.values()}
+            self._tickets.clear()
+        for ticket in tickets.values():
+            self.end(ticket, rollout_pb2.ENDING_FAILED, policy.ENGINE_DIED)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,128 @@
+"""What an engine is.
+
+An engine holds one policy and runs on a thread of its own. Whoever uses it submits jobs, collects completions and, now
+and then, applies new weights; all of that is safe from any thread. An engine stamps the version of every token at the
+moment it samples it, and reports the log-prob of the distribution that it sampled from.
+
+    submit(job) --> [ waiting ] --> [ running: slots ] --> finished(timeout)
+                                       ^ apply(version, tensors), between two steps
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from pipeline.errors import SluiceError
+from sluice.v1 import prompt_pb2, rollout_pb2
+
+if TYPE_CHECKING:
+    import torch
+
+KV_POLICIES = ("keep", "recompute")
+"""What happens to the cached context of running rows at a weight update."""
+
+
+class EngineDied(SluiceError):
+    """The engine's thread or process ended by an error; nothing it held will come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One rollout to sample.
+
+    `id` is unique among jobs not yet finished. `tokens`: context, token ids. `seed` fixes the draws, whatever else is
+    in the batch. `deadline_ms`: milliseconds since the Unix epoch, 0 for none. `train`: sampled for training.
+    """
+
+    id: str
+    tokens: tuple[int, ...]
+    sampling: prompt_pb2.SamplingParams
+    seed: int
+    deadline_ms: int = 0
+    train: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a job ended.
+
+    `logprobs`: natural log, of the distribution each token was drawn from (temperature applied; of the distribution at
+    temperature 1 for greedy draws). `spans`: (first token, version), the first begins at 0; empty without tokens.
+    `text` has no stop string. `queued_s`: from submit to the first token; `generated_s`: from there to the last.
+    """
+
+    id: str
+    tokens: list[int]
+    logprobs: list[float]
+    spans: list[tuple[int, int]]
+    ending: rollout_pb2.Ending
+    text: str = ""
+    reason: str = ""
+    queued_s: float = 0.0
+    generated_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Settings that every engine understands.
+
+    `slots`: rollouts sampled at the same time. `max_len`: context plus sampled tokens; 0 means as the model says.
+    `kv`: "keep" or "recompute". `device`: "auto", "cpu", "cuda". `dtype`: "auto" (bfloat16 on a GPU, float32 on a CPU),
+    "float32", "bfloat16", "float16". `threads`: torch's CPU threads, 0 leaves them. `extra`: the engine's own settings.
+    """
+
+    slots: int = 64
+    max_len: int = 0
+    kv: str = "keep"
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Samples rollouts from one policy."""
+
+    name: str
+    """Engine and its version, for example "transformers 5.19.0"."""
+    version: int
+    """Version of the weights that are applied; 0 before the first."""
+    max_len: int
+    """Most tokens of context and answer together."""
+
+    def submit(self, job: Job) -> None:
+        """Take a job; it waits until a slot is free."""
+        ...
+
+    def abort(self, ids: Collection[str]) -> None:
+        """End these jobs soon, with what they have (ABORTED). Unknown ids are ignored."""
+        ...
+
+    def finished(self, timeout: float) -> list[Completion]:
+        """Jobs that ended since the last call; waits up to `timeout` seconds for one. Raises `EngineDied`."""
+        ...
+
+    def apply(self, version: int, tensors: Mapping[str, torch.Tensor]) -> float:
+        """Sample with these weights from the next step on. Returns the seconds for which generation stood still.
+
+        Raises `UserError`, with the differences, for a policy of another shape. Raises `EngineDied`.
+        """
+        ...
+
+    def running(self) -> int:
+        """Jobs taken and not ended, waiting ones included."""
+        ...
+
+    def capacity(self) -> int:
+        """Jobs that are sampled at the same time at most."""
+        ...
+
+    def busy_s(self) -> float:
+        """Seconds in which it computed."""
+        ...
+
+    def close(self) -> None:
+        """End the thread and give memory back."""
+        ...

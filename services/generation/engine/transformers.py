@@ -1,0 +1,244 @@
+"""The transformers engine: continuous batching over any causal language model of that library, on CPU or GPU.
+
+One thread turns this wheel; everybody else only puts things into the inbox and takes things out of the outbox:
+
+    inbox (jobs, aborts, weights) -> between two steps: aborts, deadlines, weights -> admit -> step -> outbox
+
+A job joins when a slot is free, at any step. Admission waits until an eighth of the slots is free or all waiting jobs
+fit, so that one prefill serves several. New weights are copied in place between two steps: running rows go on, their
+cached context kept or computed again (`kv`).
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from pipeline.errors import UserError
+from services.generation.engine import loading, parameters
+from services.generation.engine.api import KV_POLICIES, Completion, EngineDied, EngineOptions, Job
+from services.generation.engine.batch import Batch, Ended, Row
+from services.generation.engine.decoder import Decoder
+from services.generation.engine.stops import StopScan
+from sluice.v1 import rollout_pb2
+
+APPLY_TIMEOUT_S = 120.0
+SWEEP_S = 0.05
+IDLE_S = 0.05
+
+
+class TransformersEngine:
+    """See `engine.api.Engine`. `model` is a Hugging Face id or a folder, or a model with its tokenizer."""
+
+    def __init__(self, model: str | torch.nn.Module, options: EngineOptions, tokenizer: Any = None) -> None:
+        if options.kv not in KV_POLICIES:
+            raise UserError.choice("kv", options.kv, KV_POLICIES)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self.tokenizer = tokenizer or loading.load_tokenizer(str(model))
+        loaded = loading.load_model(model, options) if isinstance(model, str) else model
+        self.name = f"transformers {transformers.__version__}"
+        self.kv = options.kv
+        self.version = 0
+        self.max_len = loading.context_length(loaded, options)
+        vocab = loaded.get_input_embeddings().weight.shape[0]
+        self._batch = Batch(options.slots, self.max_len, vocab, loading.eos_of(loaded, self.tokenizer))
+        self._decoder = Decoder(loaded, self._batch)
+        self._parameters = parameters.Parameters(loaded)
+        self._scan_tokenizer = copy.deepcopy(self.tokenizer)
+        self._lock = threading.Condition()
+        self._waiting: deque[Row] = deque()
+        self._aborts: set[str] = set()
+        self._updates: deque[tuple[int, list[tuple[Tensor, Tensor]], Future[float]]] = deque()
+        self._outbox: deque[Ended] = deque()
+        self._out = threading.Condition()
+        self._error: BaseException | None = None
+        self._closing = False
+        self._running = 0
+        self._busy_s = 0.0
+        self._swept_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """See `Engine`. A context without room for one more token is the caller's mistake."""
+        if not 0 < len(job.tokens) < self.max_len:
+            raise UserError(f"context has {len(job.tokens)} tokens; accepted: 1 to {self.max_len - 1}")
+        stops = StopScan(self._decode_for_scan, job.sampling.stop) if job.sampling.stop else None
+        with self._lock:
+            self._check()
+            self._waiting.append(Row(job, time.monotonic(), stops=stops))
+            self._running += 1
+            self._lock.notify()
+
+    def abort(self, ids: Collection[str]) -> None:
+        """See `Engine`."""
+        with self._lock:
+            self._aborts.update(ids)
+            self._lock.notify()
+
+    def finished(self, timeout: float) -> list[Completion]:
+        """See `Engine`. Text is decoded here, on the caller's thread."""
+        with self._out:
+            if not self._outbox and self._error is None:
+                self._out.wait(timeout)
+            ended = list(self._outbox)
+            self._outbox.clear()
+        if not ended:
+            self._check()
+        return [self._completion(one) for one in ended]
+
+    def apply(self, version: int, tensors: Mapping[str, Tensor]) -> float:
+        """See `Engine`. Names and shapes are checked before generation is stopped."""
+        plan = self._parameters.plan(tensors)
+        done: Future[float] = Future()
+        with self._lock:
+            self._check()
+            self._updates.append((version, plan, done))
+            self._lock.notify()
+        return done.result(APPLY_TIMEOUT_S)
+
+    def running(self) -> int:
+        """See `Engine`."""
+        return self._running
+
+    def capacity(self) -> int:
+        """See `Engine`."""
+        return self._batch.slots
+
+    def busy_s(self) -> float:
+        """See `Engine`."""
+        return self._busy_s
+
+    def close(self) -> None:
+        """See `Engine`."""
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        self._thread.join(30.0)
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while not self._closing:
+                    self._turn()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks next; the thread ends
+            self._die(error)
+
+    def _die(self, error: BaseException) -> None:
+        with self._lock:
+            updates = list(self._updates)
+        for _, _, done in updates:
+            done.set_exception(EngineDied(f"engine ended: {error}"))
+        with self._out:
+            self._error = error
+            self._out.notify_all()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise EngineDied(f"engine ended: {type(self._error).__name__}: {self._error}") from self._error
+
+    def _turn(self) -> None:
+        """One turn of the wheel."""
+        self._interrupts()
+        begin = time.perf_counter()
+        self._decoder.prefill(self._admit())
+        self._decoder.compact()
+        if not self._batch.n:
+            with self._lock:
+                if not (self._waiting or self._updates or self._aborts or self._closing):
+                    self._lock.wait(IDLE_S)
+            return
+        token_N, logprob_N = self._decoder.step()
+        now_s = time.monotonic()
+        endings = self._batch.record(token_N, logprob_N, now_s)
+        self._emit([self._batch.remove(slot, ending, now_s) for slot, ending in endings.items()])
+        self._busy_s += time.perf_counter() - begin
+
+    def _interrupts(self) -> None:
+        """What came in from outside since the last step."""
+        if self._aborts:
+            with self._lock:
+                aborts, self._aborts = self._aborts, set()
+            self._end(lambda row: row.job.id in aborts, rollout_pb2.ENDING_ABORTED, "aborted")
+        now_s = time.monotonic()
+        if now_s - self._swept_s > SWEEP_S:
+            self._swept_s = now_s
+            now_ms = int(time.time() * 1000)
+            self._end(lambda row: 0 < row.job.deadline_ms < now_ms, rollout_pb2.ENDING_EXPIRED, "deadline")
+        while self._updates:
+            self._update(*self._updates[0])
+            self._updates.popleft()
+
+    def _end(self, which: Any, ending: rollout_pb2.Ending, reason: str) -> None:
+        """End the rows, running or waiting, that `which` names."""
+        now_s = time.monotonic()
+        slots = [slot for slot, row in enumerate(self._batch.rows[: self._batch.n]) if row is not None and which(row)]
+        ended = [self._batch.remove(slot, ending, now_s, reason) for slot in slots]
+        with self._lock:
+            leaving = [row for row in self._waiting if which(row)]
+            if leaving:
+                self._waiting = deque(row for row in self._waiting if not which(row))
+        self._emit(ended + [Ended(row, [], [], ending, now_s, reason) for row in leaving])
+
+    def _update(self, version: int, plan: list[tuple[Tensor, Tensor]], done: Future[float]) -> None:
+        begin = time.perf_counter()
+        parameters.copy(plan)
+        self.version = version
+        self._batch.stamp(version)
+        if self.kv == "recompute":
+            self._decoder.prefill([slot for slot, row in enumerate(self._batch.rows[: self._batch.n]) if row])
+        done.set_result(time.perf_counter() - begin)
+
+    def _admit(self) -> list[int]:
+        """Slots that waiting jobs have just been put into."""
+        free, waiting = self._batch.free, len(self._waiting)
+        if not waiting or not free or (free < waiting and free < self._batch.slots // 8 and self._batch.live):
+            return []
+        with self._lock:
+            rows = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+        return [self._batch.place(row, self.version) for row in rows]
+
+    def _emit(self, ended: list[Ended]) -> None:
+        if not ended:
+            return
+        with self._lock:
+            self._running -= len(ended)
+        with self._out:
+            self._outbox.extend(ended)
+            self._out.notify()
+
+    def _completion(self, ended: Ended) -> Completion:
+        row = ended.row
+        first_s = row.first_s or ended.ended_s
+        return Completion(
+            row.job.id,
+            ended.tokens,
+            ended.logprobs,
+            row.spans if ended.tokens else [],
+            ended.ending,
+            self._text(ended),
+            ended.reason,
+            first_s - row.submitted_s,
+            ended.ended_s - first_s,
+        )
+
+    def _text(self, ended: Ended) -> str:
+        scan, tokens = ended.row.stops, ended.tokens
+        if tokens and self._batch.is_eos_V[tokens[-1]]:
+            tokens = tokens[:-1]
+        if scan is not None and ended.ending == rollout_pb2.ENDING_STOP and len(tokens) == len(ended.tokens):
+            return scan.text
+        return self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    def _decode_for_scan(self, tokens: list[int]) -> str:
+        return self._scan_tokenizer.decode(tokens, skip_special_tokens=True)

@@ -1,0 +1,199 @@
+"""What the stage calls: requests in, all of a request's rollouts out, in whatever order they finish.
+
+    take(request) -> refused, late, seen before   -> done at once
+                     not yet (not before, weights too old for it) -> parked, tried again at every turn
+                     else -> desk -> engine -> done
+
+A request is done when all of its rollouts have ended; they go out together.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from google.protobuf.message import Message
+
+from pipeline.life import Life
+from pipeline.metrics import Meter
+from pipeline.stage import Output
+from services.generation import policy, rollouts
+from services.generation.desk import Desk
+from services.generation.versions import Versions
+from sluice.v1 import prompt_pb2, rollout_pb2
+
+REMEMBERED = 100_000
+"""Finished requests that are remembered, to answer a second delivery with nothing."""
+QUEUED_SHARE = 0.25
+"""Rollouts that may wait in front of the engine, as a share of its slots: enough to refill it without a pause."""
+ENDING_ROOM = 500
+
+
+@dataclass
+class Done:
+    """A finished record and what to write for it."""
+
+    token: object
+    outputs: list[Output]
+
+
+@dataclass
+class GenerationHandler:
+    """Generation's craft, as the stage sees it. Called by one thread; finished requests arrive from others.
+
+    `needs_weights`: serve only once a first version was applied.
+    """
+
+    desk: Desk
+    versions: Versions
+    life: Life
+    meter: Meter
+    needs_weights: bool = True
+    clock: Callable[[], float] = time.time
+    counts: dict[str, float] = field(default_factory=lambda: {"rollouts": 0.0, "tokens": 0.0, "requests": 0.0})
+    _done: SimpleQueue[Done] = field(default_factory=SimpleQueue)
+    _parked: list[tuple[prompt_pb2.RolloutRequest, object]] = field(default_factory=list)
+    _seen: OrderedDict[tuple[str, int], None] = field(default_factory=OrderedDict)
+    _mean_n: float = 1.0
+    _leaving: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.desk.on_rollout = self._count
+
+    def room(self) -> int:
+        """Requests it would take now; 0 when stale, paused, loading, leaving or full.
+
+        While the run ends there is room for all: what is still asked for is ended at once, so that nothing is lost.
+        """
+        if self.life.run_ends:
+            return ENDING_ROOM
+        if self._leaving or not self.life.takes_work or self._parked or self.standing().waits_for != "no_requests":
+            return 0
+        free = self.desk.engine.capacity() * (1 + QUEUED_SHARE) - self.desk.outstanding
+        return 0 if free <= 0 else max(1, int(free / self._mean_n))
+
+    def take(self, request: Message, token: object) -> None:
+        """Begin a request."""
+        assert isinstance(request, prompt_pb2.RolloutRequest)
+        self.counts["requests"] += 1
+        self._mean_n += 0.1 * (max(request.n, 1) - self._mean_n)
+        if (request.request_id, request.attempt) in self._seen:
+            self._done.put(Done(token, []))
+            return
+        self._remember(request)
+        self.versions.heard(request.version_at_issue)
+        if not self._begin(request, token):
+            self._parked.append((request, token))
+
+    def done(self, timeout: float) -> list[Done]:
+        """What has finished; waits up to `timeout` seconds. Raises `EngineDied`."""
+        self._unpark()
+        found: list[Done] = []
+        try:
+            found.append(self._done.get(timeout=timeout) if timeout > 0 else self._done.get_nowait())
+            while True:
+                found.append(self._done.get_nowait())
+        except Empty:
+            pass
+        if self.desk.error is not None:
+            raise self.desk.error
+        return found
+
+    def poison(self, ids: dict[str, str], reason: str) -> list[Output]:
+        """Failed rollouts for a request that could not be read, from its headers' ids."""
+        return _outputs(rollouts.poisoned(ids, reason, self.desk.maker))
+
+    def waiting_for(self) -> str:
+        """What it waits for when nothing comes."""
+        if self.life.run_ends or self._leaving:
+            return "draining"
+        if not self.life.takes_work:
+            return "paused"
+        waits_for = self.standing().waits_for
+        full = self.desk.outstanding >= self.desk.engine.capacity() * (1 + QUEUED_SHARE)
+        return "engine" if full and waits_for == "no_requests" else waits_for
+
+    def drain(self, end_now: bool) -> None:
+        """Take nothing new; with `end_now` end what runs and what waits (ABORTED, reason "drained")."""
+        self._leaving = self._leaving or not end_now
+        if end_now:
+            self.desk.abort()
+            self._unpark()
+
+    def standing(self) -> policy.Standing:
+        """State, reason, and what it waits for."""
+        applied = self.versions.applied
+        if applied is None and not self.needs_weights:
+            applied = self.desk.engine.version
+        outstanding = self.desk.outstanding + len(self._parked)
+        return policy.standing(
+            policy.Facts(True, applied, self.versions.newest, self.versions.max_lag, self._leaving, outstanding)
+        )
+
+    def gauges(self) -> dict[str, float]:
+        """Momentary values, by name."""
+        engine = self.desk.engine
+        return {
+            "running": float(engine.running()),
+            "capacity": float(engine.capacity()),
+            "version": float(engine.version),
+            "parked": float(len(self._parked)),
+        }
+
+    def _begin(self, request: prompt_pb2.RolloutRequest, token: object) -> bool:
+        """Start a request or end it at once; false when it has to wait."""
+        now_ms = self.clock() * 1000
+        if self.life.run_ends:
+            self._end(request, token, rollout_pb2.ENDING_ABORTED, policy.DRAINED)
+        elif policy.refusal(request):
+            self._end(request, token, rollout_pb2.ENDING_FAILED, policy.UNSUPPORTED_SAMPLING)
+        elif 0 < request.deadline_ms < now_ms:
+            self._end(request, token, rollout_pb2.ENDING_EXPIRED, policy.DEADLINE)
+        elif request.not_before_ms > now_ms or not self._fresh_for(request):
+            return False
+        else:
+            self.desk.open(request, lambda made: self._finish(token, made))
+        return True
+
+    def _fresh_for(self, request: prompt_pb2.RolloutRequest) -> bool:
+        applied = self.versions.applied
+        if applied is None:
+            return not self.needs_weights
+        return policy.eligible(applied, request.version_at_issue, self.versions.max_lag)
+
+    def _end(self, request: prompt_pb2.RolloutRequest, token: object, ending: rollout_pb2.Ending, reason: str) -> None:
+        made = rollouts.terminal(request, ending, reason, self.desk.maker, int(self.clock() * 1000))
+        for one in made:
+            self._count(one)
+        self._finish(token, made)
+
+    def _finish(self, token: object, made: list[rollout_pb2.Rollout]) -> None:
+        self._done.put(Done(token, _outputs(made)))
+
+    def _unpark(self) -> None:
+        if self._parked:
+            self._parked = [(request, token) for request, token in self._parked if not self._begin(request, token)]
+
+    def _remember(self, request: prompt_pb2.RolloutRequest) -> None:
+        self._seen[(request.request_id, request.attempt)] = None
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+
+    def _count(self, made: rollout_pb2.Rollout) -> None:
+        tokens = sum(len(call.tokens) for call in made.calls)
+        with self._lock:
+            self.counts["rollouts"] += 1
+            self.counts["tokens"] += tokens
+        ending = rollout_pb2.Ending.Name(made.ending).removeprefix("ENDING_").lower()
+        self.meter.add("sluice_generation_rollouts_total", ending=ending)
+        self.meter.add("sluice_generation_tokens_total", tokens)
+        self.meter.observe("sluice_generation_response_tokens", tokens)
+
+
+def _outputs(made: list[rollout_pb2.Rollout]) -> list[Output]:
+    return [Output("rollouts", one.prompt_id, one) for one in made]

@@ -1,0 +1,73 @@
+"""Which version is applied, which is the newest, and who holds the applied one.
+
+A hold keeps the engine on its version for a while, so that an evaluation is of one policy. It ends when it is released
+or its time is over; newer weights wait until then.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pipeline.errors import UserError
+from services.generation.engine.api import Engine
+
+if TYPE_CHECKING:
+    import torch
+
+LONGEST_HOLD_S = 3600.0
+
+
+class Versions:
+    """Thread-safe. `max_lag`: how many versions behind the newest one a worker may serve."""
+
+    def __init__(self, engine: Engine, max_lag: int) -> None:
+        self.engine, self.max_lag = engine, max_lag
+        self.applied: int | None = None
+        """Version that this process applied; None before the first."""
+        self.newest: int | None = None
+        """Newest version it knows of: announced, or named by a request."""
+        self._holds: dict[str, float] = {}
+        self._lock = threading.RLock()
+
+    def heard(self, version: int) -> None:
+        """There is such a version."""
+        if self.newest is None or version > self.newest:
+            self.newest = version
+
+    def apply(self, version: int, tensors: Mapping[str, torch.Tensor]) -> float | None:
+        """Apply weights; None when a hold forbids it now. Returns the seconds for which generation stood still."""
+        with self._lock:
+            if self.held:
+                return None
+            still_s = self.engine.apply(version, tensors)
+            self.applied = version
+            self.heard(version)
+            return still_s
+
+    @property
+    def held(self) -> bool:
+        """Is there a hold?"""
+        with self._lock:
+            now = time.monotonic()
+            self._holds = {hold: until for hold, until in self._holds.items() if until > now}
+            return bool(self._holds)
+
+    def hold(self, version: int | None, seconds: float) -> tuple[str, int]:
+        """Hold the applied version, which must be `version` where one is named: (hold id, held version)."""
+        if not 0 < seconds <= LONGEST_HOLD_S:
+            raise UserError(f"a hold of {seconds:g} s; accepted: more than 0, up to {LONGEST_HOLD_S:g}")
+        with self._lock:
+            if version is not None and version != self.engine.version:
+                raise UserError(f"version {version} is not applied; the applied one is {self.engine.version}")
+            hold_id = secrets.token_hex(8)
+            self._holds[hold_id] = time.monotonic() + seconds
+            return hold_id, self.engine.version
+
+    def release(self, hold_id: str) -> None:
+        """End a hold; one that is over already is no matter."""
+        with self._lock:
+            self._holds.pop(hold_id, None)
