@@ -185,7 +185,7 @@ class Timings(_message.Message):
     def __init__(self, queued_s: _Optional[float] = ..., generated_s: _Optional[float] = ..., ended_ms: _Optional[int] = ...) -> None: ...
 
 class Rollout(_message.Message):
-    __slots__ = ("key", "sha256", "group_id", "prompt_id", "prompt_digest", "calls", "ending", "reason", "purpose", "belief", "worker_id", "engine", "kv_policy", "timings", "final", "request_n", "domain", "family", "replaces")
+    __slots__ = ("key", "sha256", "group_id", "prompt_id", "prompt_digest", "calls", "ending", "reason", "purpose", "belief", "worker_id", "engine", "kv_policy", "timings", "final", "request_n", "domain", "family", "replaces", "failed_checks")
     KEY_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
@@ -205,6 +205,7 @@ class Rollout(_message.Message):
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
     REPLACES_FIELD_NUMBER: _ClassVar[int]
+    FAILED_CHECKS_FIELD_NUMBER: _ClassVar[int]
     key: RolloutKey
     sha256: bytes
     group_id: str
@@ -224,7 +225,8 @@ class Rollout(_message.Message):
     domain: str
     family: str
     replaces: str
-    def __init__(self, key: _Optional[_Union[RolloutKey, _Mapping]] = ..., sha256: _Optional[bytes] = ..., group_id: _Optional[str] = ..., prompt_id: _Optional[str] = ..., prompt_digest: _Optional[bytes] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., ending: _Optional[_Union[Ending, str]] = ..., reason: _Optional[str] = ..., purpose: _Optional[_Union[_prompt_pb2.Purpose, str]] = ..., belief: _Optional[_Union[_prompt_pb2.Belief, _Mapping]] = ..., worker_id: _Optional[str] = ..., engine: _Optional[str] = ..., kv_policy: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., final: bool = ..., request_n: _Optional[int] = ..., domain: _Optional[str] = ..., family: _Optional[str] = ..., replaces: _Optional[str] = ...) -> None: ...
+    failed_checks: int
+    def __init__(self, key: _Optional[_Union[RolloutKey, _Mapping]] = ..., sha256: _Optional[bytes] = ..., group_id: _Optional[str] = ..., prompt_id: _Optional[str] = ..., prompt_digest: _Optional[bytes] = ..., calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., ending: _Optional[_Union[Ending, str]] = ..., reason: _Optional[str] = ..., purpose: _Optional[_Union[_prompt_pb2.Purpose, str]] = ..., belief: _Optional[_Union[_prompt_pb2.Belief, _Mapping]] = ..., worker_id: _Optional[str] = ..., engine: _Optional[str] = ..., kv_policy: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., final: bool = ..., request_n: _Optional[int] = ..., domain: _Optional[str] = ..., family: _Optional[str] = ..., replaces: _Optional[str] = ..., failed_checks: _Optional[int] = ...) -> None: ...
 
 class Reward(_message.Message):
     __slots__ = ("name", "value")
