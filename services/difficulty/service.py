@@ -37,10 +37,10 @@ def build(context: Context) -> DifficultyService:
 def scheduler_of(context: Context) -> Scheduler:
     """Sampler, budget, estimate and gate as the run file and its recipe say."""
     run = context.run
-    method = recipe.load_recipe(run.recipe)
+    method = recipe.compose(run)
     chosen = {
-        room: _part(room, getattr(run.difficulty, room) or getattr(method, room))
-        for room in ("estimate", "sampler", "budget")
+        room: parts.load(f"difficulty.{room}", part.name, **part.knobs)
+        for room, part in (("estimate", method.estimate), ("sampler", method.sampler), ("budget", method.budget))
     }
     batch = run.learning.batch_groups * chosen["budget"].largest
     sampling = prompt_pb2.SamplingParams(
@@ -164,8 +164,3 @@ class DifficultyService:
                 transaction.sends.extend(records.encode(names.topic(topic), key, noun) for topic, key, noun in sent)
         finally:
             writer.close()
-
-
-def _part(room: str, setting: dict) -> object:
-    knobs = dict(setting)
-    return parts.load(f"difficulty.{room}", knobs.pop("name"), **knobs)

@@ -1,0 +1,137 @@
+"""Will this machine do for this run? Facts that are looked up, and estimates with their arithmetic beside them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipeline import recipe
+from pipeline.config import Run
+from pipeline.errors import LogUnavailable, UserError
+from pipeline.log import open_log
+
+GB = 1e9
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
+ADAM_STATES = 2
+PROCESS_BYTES = 0.6 * GB
+"""A process that has imported torch, on a CPU; measured."""
+ROLLOUT_OVERHEAD = 700
+"""Bytes of a rollout and its verdict on the log beside its tokens; measured on the small job."""
+TOKEN_BYTES = 9
+"""Bytes of one sampled token on the log: id and log-prob; measured on the small job."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`good`: does it do; None where it is an estimate only."""
+
+    good: bool | None
+    what: str
+    found: str
+
+
+def examine(run: Run) -> list[Finding]:
+    """Everything that can be said before the run starts."""
+    return [*_python(run), *_log(run), *_model(run), *_disk(run)]
+
+
+def _python(run: Run) -> list[Finding]:
+    wanted = ["torch", "transformers", "safetensors"] + (["vllm"] if run.generation.engine == "vllm" else [])
+    found = [Finding(sys.version_info >= (3, 11), "Python", sys.version.split()[0] + " (3.11 or newer)")]
+    for name in wanted:
+        present = importlib.util.find_spec(name) is not None
+        found.append(Finding(present, name, "installed" if present else "missing: `make setup` installs it"))
+    return found
+
+
+def _log(run: Run) -> list[Finding]:
+    if run.log == "embedded":
+        return [Finding(True, "log", "embedded: a file in the run directory, this machine only")]
+    try:
+        log = open_log(run.log)
+        names = log.topics(f"{run.prefix}.{run.run}.")
+        log.close()
+    except (LogUnavailable, UserError) as error:
+        return [Finding(False, "log", str(error))]
+    return [Finding(True, "log", f"{run.log} answers; {len(names)} topics of this run")]
+
+
+def _model(run: Run) -> list[Finding]:
+    parameters = _parameters(run)
+    if parameters is None:
+        return [Finding(None, "model", f"{run.model.source}: size known after download")]
+    needs_reference = "ref_logp" in json.dumps(recipe.compose(run).model_dump(mode="json"))
+    copies = 2 + ADAM_STATES + needs_reference
+    learner = parameters * BYTES[run.model.dtype] * copies + PROCESS_BYTES
+    worker = parameters * BYTES[run.generation.dtype] + PROCESS_BYTES
+    total = learner + worker * run.generation.workers
+    room = psutil.virtual_memory().available
+    return [
+        Finding(None, "model", f"{parameters:,} parameters"),
+        Finding(
+            None,
+            "memory of learning",
+            f"{learner / GB:.1f} GB: weights, gradients, {copies - 2} more copies, the process",
+        ),
+        Finding(None, "memory of a generation worker", f"{worker / GB:.1f} GB and its KV cache"),
+        Finding(total < room, "memory in all", f"{total / GB:.1f} GB of {room / GB:.1f} GB free"),
+    ]
+
+
+def _parameters(run: Run) -> int | None:
+    if run.model.source.startswith("builtin:"):
+        sizes = {"layers": 2, "hidden": 128, "intermediate": 512, "heads": 4, "kv_heads": 2} | run.model.tiny
+        return _transformer(
+            sizes["layers"], sizes["hidden"], sizes["intermediate"], sizes["heads"], sizes["kv_heads"], 98
+        )
+    file = Path(run.model.source) / "config.json"
+    if not file.is_file():
+        return None
+    shape: dict[str, Any] = json.loads(file.read_text())
+    heads = shape["num_attention_heads"]
+    kv = shape.get("num_key_value_heads", heads)
+    layers, hidden = shape["num_hidden_layers"], shape["hidden_size"]
+    return _transformer(layers, hidden, shape["intermediate_size"], heads, kv, shape["vocab_size"])
+
+
+def _transformer(layers: int, hidden: int, intermediate: int, heads: int, kv_heads: int, vocabulary: int) -> int:
+    """Parameters of a Llama-like decoder with tied embeddings.
+
+    >>> _transformer(2, 128, 512, 4, 2, 98)
+    504704
+    """
+    attention = 2 * hidden * hidden * (1 + kv_heads / heads)
+    return int(vocabulary * hidden + layers * (attention + 3 * hidden * intermediate + 2 * hidden) + hidden)
+
+
+def _disk(run: Run) -> list[Finding]:
+    n = int(recipe.compose(run).budget.knobs.get("n", 1))
+    rollouts = run.learning.steps * run.learning.batch_groups * n
+    log_bytes = rollouts * (ROLLOUT_OVERHEAD + TOKEN_BYTES * run.generation.max_tokens)
+    parameters = _parameters(run) or 0
+    log_bytes += 3 * parameters * BYTES[run.generation.dtype]
+    checkpoints = (run.learning.keep_checkpoints + 1) * parameters * BYTES[run.model.dtype] * (1 + ADAM_STATES)
+    free = shutil.disk_usage(".").free
+    return [
+        Finding(
+            None, "rollouts", f"{rollouts:,}: {run.learning.steps} steps of {run.learning.batch_groups} groups of {n}"
+        ),
+        Finding(None, "log", f"at most {log_bytes / GB:.2f} GB: rollouts, verdicts, two anchors"),
+        Finding(
+            None,
+            "checkpoints",
+            f"{checkpoints / GB:.2f} GB: weights and optimiser, {run.learning.keep_checkpoints} kept",
+        ),
+        Finding(
+            log_bytes + checkpoints < free,
+            "disk",
+            f"{(log_bytes + checkpoints) / GB:.2f} GB of {free / GB:.1f} GB free",
+        ),
+    ]
