@@ -1,0 +1,95 @@
+"""What every Kafka client of ours shares: its settings, and what Kafka's errors mean to Sluice.
+
+The connection comes from the log's address and from these environment variables, each with kafka-python's meaning:
+
+    SLUICE_KAFKA_SECURITY_PROTOCOL   PLAINTEXT (default), SSL, SASL_PLAINTEXT or SASL_SSL
+    SLUICE_KAFKA_SASL_MECHANISM      PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
+    SLUICE_KAFKA_SASL_USERNAME
+    SLUICE_KAFKA_SASL_PASSWORD
+    SLUICE_KAFKA_SSL_CAFILE          path of the certificate authority's file
+
+kafka-python's own log lines are silenced while nobody has set a level on the logger `kafka`: while a broker is away it
+writes hundreds of them, and what matters is raised.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import errors as kafka_errors
+from kafka.record import util as record_util
+
+from pipeline.errors import LogUnavailable, UserError
+
+RETRY_BACKOFF_MS = 5
+"""Also the pause while the last transaction is being completed: commits would wait for the default, 100 ms."""
+
+RECONNECT_MAX_MS = 1000
+REQUEST_TIMEOUT_MS = 10_000
+SECURITY = {
+    "SLUICE_KAFKA_SECURITY_PROTOCOL": "security_protocol",
+    "SLUICE_KAFKA_SASL_MECHANISM": "sasl_mechanism",
+    "SLUICE_KAFKA_SASL_USERNAME": "sasl_plain_username",
+    "SLUICE_KAFKA_SASL_PASSWORD": "sasl_plain_password",
+    "SLUICE_KAFKA_SSL_CAFILE": "ssl_cafile",
+}
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:,/\[\]]+):\d{1,5}")
+
+
+def settings(bootstrap: str, patience_s: float, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Settings of every client.
+
+    >>> settings("a:1,b:2", 10, {"SLUICE_KAFKA_SASL_USERNAME": "me"})["sasl_plain_username"]
+    'me'
+    """
+    servers = bootstrap.split(",")
+    for server in servers:
+        if not _ADDRESS.fullmatch(server):
+            raise UserError(f"log address is 'kafka://{bootstrap}'; accepted: kafka://host:port[,host:port]")
+    return {
+        "bootstrap_servers": servers,
+        "bootstrap_timeout_ms": int(patience_s * 1000),
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "retry_backoff_ms": RETRY_BACKOFF_MS,
+        "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
+    } | {name: environment[variable] for variable, name in SECURITY.items() if environment.get(variable)}
+
+
+def require_crc32c() -> None:
+    """Raise `UserError` without the C checksum: kafka-python would go on, fifteen times slower, and say nothing."""
+    if record_util.crc32c_c is None:
+        raise UserError("package 'crc32c' is missing; accepted: install 'kafka-python[crc32c]'")
+
+
+def silence() -> None:
+    """Keep kafka-python's log lines back unless somebody asked for them."""
+    logger = logging.getLogger("kafka")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def answering(bootstrap: str) -> Iterator[None]:
+    """Turn Kafka's errors into `LogUnavailable`, or `UserError` where the caller's rights are at fault."""
+    try:
+        yield
+    except (kafka_errors.KafkaError, OSError) as error:
+        raise translated(bootstrap, error) from error
+
+
+def translated(bootstrap: str, error: BaseException) -> LogUnavailable | UserError:
+    """What an error of kafka-python means."""
+    name = type(error).__name__
+    if isinstance(error, kafka_errors.AuthorizationError | kafka_errors.SaslAuthenticationFailedError):
+        return UserError(f"log kafka://{bootstrap} refuses this user: {name} {_first_line(error)}")
+    return LogUnavailable(f"log kafka://{bootstrap} does not answer: {name} {_first_line(error)}")
+
+
+def _first_line(error: BaseException, longest: int = 160) -> str:
+    return (str(error).splitlines() or [""])[0].removeprefix(f"{type(error).__name__}: ")[:longest]

@@ -1,0 +1,218 @@
+"""Writing to Kafka: an idempotent, transactional producer, fenced by its transactional id.
+
+A transaction is collected in memory and then written in one burst by a thread of its own, because kafka-python's
+calls that end a transaction wait without bound. The caller waits `patience_s`. When that has passed, the transaction
+is in doubt: `LogUnavailable` is raised, the thread goes on, and the writer's next transaction first waits for its
+outcome. The same content is then not written again if it was committed after all; if it had offsets and the new
+content differs, `Fenced` tells the caller to read again from what is committed.
+
+Nothing is in doubt after the death of this process: the next holder of the id aborts what was not committed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as StillRunning
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.structs import OffsetAndMetadata
+
+from pipeline.errors import Fenced, LogUnavailable, Poison, UserError
+from pipeline.log.api import Position, Send, Transaction, partition_of
+from pipeline.log.checks import refuse_large
+from pipeline.log.kafka_client import answering, translated
+from pipeline.log.kafka_group import KafkaGroupReader
+from pipeline.log.kafka_topics import Topics
+
+TRANSACTION_TIMEOUT_MS = 15_000
+DELIVERY_TIMEOUT_MS = 12_000
+BATCH_BYTES = 262_144
+QUEUED_BYTES = 32_000_000
+"""kafka-python's producer has no bound on its memory: this is ours, per writer."""
+
+Written = list[tuple[str, int, int]]
+
+
+@dataclass
+class Attempt:
+    """One transaction being written by a thread."""
+
+    sends: Sequence[tuple[int, Send]]
+    offsets: dict[Position, int]
+    membership: Any
+    outcome: Future[Written] = field(default_factory=Future)
+
+    def same(self, other: Attempt) -> bool:
+        """Is it the same content, tried again?"""
+        return self.sends == other.sends and self.offsets == other.offsets
+
+
+class KafkaWriter:
+    """Sends records in transactions under one transactional id."""
+
+    def __init__(
+        self, config: dict[str, Any], bootstrap: str, topics: Topics, transactional_id: str, patience_s: float
+    ):
+        self._bootstrap = bootstrap
+        self._topics = topics
+        self._id = transactional_id
+        self._patience_s = patience_s
+        self._doubt: Attempt | None = None
+        self._fenced = ""
+        with answering(bootstrap):
+            self._producer = KafkaProducer(
+                **config,
+                transactional_id=transactional_id,
+                transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+                max_block_ms=int(patience_s * 1000),
+                batch_size=BATCH_BYTES,
+                allow_auto_create_topics=False,
+                metrics_enabled=False,
+            )
+            try:
+                self._producer.init_transactions()
+            except BaseException:
+                self._producer.close(timeout=0)
+                raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Collects in memory; commits at the end of the block."""
+        transaction = Transaction()
+        yield transaction
+        if transaction.sends or transaction.offsets:
+            transaction.written = self._commit(transaction)
+
+    def close(self) -> None:
+        """End the producer; a transaction in doubt is given up."""
+        self._producer.close(timeout=0 if self._doubt or self._fenced else self._patience_s)
+
+    def _commit(self, transaction: Transaction) -> Written:
+        refuse_large(transaction.sends)
+        attempt = Attempt(
+            [(self._place(send), send) for send in transaction.sends],
+            dict(transaction.offsets),
+            _membership(transaction),
+        )
+        written = self._settle(attempt)
+        if written is not None:
+            return written
+        if self._fenced:
+            raise Fenced(self._fenced)
+        threading.Thread(target=self._run, args=(attempt,), name=f"commit {self._id}", daemon=True).start()
+        return self._outcome(attempt)
+
+    def _place(self, send: Send) -> int:
+        count = self._topics.partitions(send.topic)
+        partition = partition_of(send.key, count) if send.partition is None else send.partition
+        if not 0 <= partition < count:
+            raise UserError(f"partition of {send.topic!r} is {partition}; accepted: 0 to {count - 1}")
+        return partition
+
+    def _settle(self, attempt: Attempt) -> Written | None:
+        """Learn how an earlier transaction in doubt ended; what it wrote if it was this one."""
+        if self._doubt is None:
+            return None
+        doubt = self._doubt
+        try:
+            written = self._outcome(doubt)
+        except (LogUnavailable, Fenced, Poison):
+            if self._doubt is not None:
+                raise
+            return None  # it came to nothing: write anew
+        if doubt.same(attempt):
+            return written
+        if doubt.offsets:
+            raise Fenced(f"a transaction of {self._id!r} that was in doubt has been committed; read again")
+        return None
+
+    def _outcome(self, attempt: Attempt) -> Written:
+        try:
+            self._doubt = attempt
+            written = attempt.outcome.result(self._patience_s)
+        except StillRunning as error:
+            if attempt.outcome.done():
+                raise
+            reason = f"log kafka://{self._bootstrap} does not answer: no commit within {self._patience_s:g} s"
+            raise LogUnavailable(reason) from error
+        except BaseException:
+            self._doubt = None
+            raise
+        self._doubt = None
+        return written
+
+    def _run(self, attempt: Attempt) -> None:
+        try:
+            attempt.outcome.set_result(self._write(attempt))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            attempt.outcome.set_exception(error)
+
+    def _write(self, attempt: Attempt) -> Written:
+        try:
+            self._producer.begin_transaction()
+            futures = self._send(attempt.sends)
+            if attempt.offsets:
+                self._producer.send_offsets_to_transaction(_kafka_offsets(attempt.offsets), attempt.membership)
+            found = [future.get(timeout=DELIVERY_TIMEOUT_MS / 1000 * 2) for future in futures]
+            self._producer.commit_transaction()
+        except (kafka_errors.KafkaError, OSError) as error:
+            raise self._meaning(error, self._abort()) from error
+        return [(metadata.topic, metadata.partition, metadata.offset) for metadata in found]
+
+    def _send(self, sends: Sequence[tuple[int, Send]]) -> list[Any]:
+        futures = []
+        queued = 0
+        for partition, send in sends:
+            queued += len(send.value)
+            if queued > QUEUED_BYTES:
+                self._producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000 * 2)
+                queued = len(send.value)
+            value = send.value or None  # Kafka's tombstone is "no value"
+            futures.append(self._producer.send(send.topic, value, send.key, list(send.headers), partition))
+        self._producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000 * 2)
+        return futures
+
+    def _abort(self) -> BaseException | None:
+        """Abort what was begun; what went wrong with that, if anything did."""
+        try:
+            self._producer.abort_transaction()
+        except (kafka_errors.KafkaError, OSError) as error:
+            return error
+        finally:
+            # kafka-python 3.0 would send the offsets of a refused commit again with the next transaction, also when
+            # their partitions have gone to another member by then.
+            self._producer._transaction_manager._pending_txn_offset_commits.clear()
+        return None
+
+    def _meaning(self, error: BaseException, abort_error: BaseException | None) -> BaseException:
+        if isinstance(error, kafka_errors.CommitFailedError):
+            return Fenced(f"the group moved on while {self._id!r} worked: {error}")
+        if isinstance(error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError):
+            return Poison(f"record is too large for the broker: {error}")
+        for found in (error, abort_error):
+            if found is not None and "ProducerFenced" in f"{type(found).__name__} {found}":
+                self._fenced = f"transactional id {self._id!r} was opened by a newer writer"
+                return Fenced(self._fenced)
+        if abort_error is not None and "error state" in str(abort_error):
+            self._fenced = f"the producer of {self._id!r} cannot go on: {error}"
+            return Fenced(self._fenced)
+        return translated(self._bootstrap, error)
+
+
+def _membership(transaction: Transaction) -> Any:
+    if not transaction.offsets:
+        return None
+    if not isinstance(transaction.reader, KafkaGroupReader):
+        raise UserError("offsets are committed for a reader of another log; accepted: a reader of this log")
+    return transaction.reader.membership(transaction.offsets)
+
+
+def _kafka_offsets(offsets: dict[Position, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {TopicPartition(*position): OffsetAndMetadata(offset, "", -1) for position, offset in offsets.items()}
