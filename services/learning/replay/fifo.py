@@ -1,0 +1,50 @@
+"""First in, first out, with a hard bound on staleness, and reuse within bounds of its own.
+
+At first use a group whose oldest token is more than `max_lag` versions old is stale: dropped, never trained on. With
+`max_uses` above 1 a group goes back to the buffer after its use and fills up later batches behind the fresh groups,
+while it is at most `reuse_max_lag` versions old. At least 1/max_uses of every batch is fresh, so that the learner never
+runs on what it has seen alone. Reuse is always corrected: its importance weights come from the recorded log-probs.
+
+    max_lag 2, version 7: a group with tokens of versions 5 and 6 has lag 2 and is used; one with a token of 4 is stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.knobs import check, knob
+from services.learning.replay import Choice, Held
+
+
+@dataclass(frozen=True)
+class Fifo:
+    """
+    >>> Fifo().choose([], version=1, batch_groups=2, max_lag=2)
+    Choice(batch=(), kept=(), stale=(), retired=())
+    """
+
+    max_uses: int = knob(
+        1, "how often a group may be trained on; 1 is no reuse, as in every paper without replay", ge=1
+    )
+    reuse_max_lag: int = knob(4, "most versions between a reused group's oldest token and the version trained", ge=0)
+
+    __post_init__ = check
+
+    def choose(self, buffer: Sequence[Held], version: int, batch_groups: int, max_lag: int) -> Choice:
+        """See `Replay.choose`. Pure; keeps the buffer's order."""
+        stale = tuple(held for held in buffer if not held.uses and held.group.lag(version) > max_lag)
+        retired = tuple(held for held in buffer if held.uses and self._spent(held, version))
+        gone = {id(held) for held in (*stale, *retired)}
+        left = [held for held in buffer if id(held) not in gone]
+        fresh = [held for held in left if not held.uses]
+        used = [held for held in left if held.uses]
+        least_fresh = -(-batch_groups // self.max_uses)
+        if len(fresh) < least_fresh or len(left) < batch_groups:
+            return Choice((), tuple(left), stale, retired)
+        batch = (fresh + used)[:batch_groups]
+        chosen = {id(held) for held in batch}
+        return Choice(tuple(batch), tuple(held for held in left if id(held) not in chosen), stale, retired)
+
+    def _spent(self, held: Held, version: int) -> bool:
+        return held.uses >= self.max_uses or held.group.lag(version) > self.reuse_max_lag
