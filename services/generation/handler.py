@@ -31,6 +31,8 @@ REMEMBERED = 100_000
 QUEUED_SHARE = 0.25
 """Rollouts that may wait in front of the engine, as a share of its slots: enough to refill it without a pause."""
 ENDING_ROOM = 500
+QUIET_TURNS = 3
+"""Turns of the stage without a request, while the run ends, after which the worker calls itself drained."""
 
 
 @dataclass
@@ -60,6 +62,7 @@ class GenerationHandler:
     _seen: OrderedDict[tuple[str, int], None] = field(default_factory=OrderedDict)
     _mean_n: float = 1.0
     _leaving: bool = False
+    _quiet_turns: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -71,7 +74,9 @@ class GenerationHandler:
         While the run ends there is room for all: what is still asked for is ended at once, so that nothing is lost.
         """
         if self.life.run_ends:
+            self._quiet_turns += 1
             return ENDING_ROOM
+        self._quiet_turns = 0
         if self._leaving or not self.life.takes_work or self._parked or self.standing().waits_for != "no_requests":
             return 0
         free = self.desk.engine.capacity() * (1 + QUEUED_SHARE) - self.desk.outstanding
@@ -81,6 +86,7 @@ class GenerationHandler:
         """Begin a request."""
         assert isinstance(request, prompt_pb2.RolloutRequest)
         self.counts["requests"] += 1
+        self._quiet_turns = 0
         self._mean_n += 0.1 * (max(request.n, 1) - self._mean_n)
         if (request.request_id, request.attempt) in self._seen:
             self._done.put(Done(token, []))
@@ -130,9 +136,11 @@ class GenerationHandler:
         applied = self.versions.applied
         if applied is None and not self.needs_weights:
             applied = self.desk.engine.version
+        ends = self.life.run_ends and self._quiet_turns >= QUIET_TURNS
         outstanding = self.desk.outstanding + len(self._parked)
+        leaving = self._leaving or ends
         return policy.standing(
-            policy.Facts(True, applied, self.versions.newest, self.versions.max_lag, self._leaving, outstanding)
+            policy.Facts(True, applied, self.versions.newest, self.versions.max_lag, leaving, outstanding)
         )
 
     def gauges(self) -> dict[str, float]:

@@ -3,8 +3,8 @@
     STARTING --> LOADING --> SERVING <--> STALE
                     `----------+-----------'--> DRAINING --> DRAINED
 
-A worker serves while its applied version is at most `max_lag` behind the newest one it knows of. One that cannot advance
-serves until that bound; then it is STALE, takes nothing new, says why, and comes back by itself.
+A worker serves while its applied version is at most `max_lag` behind the newest one it knows of. One that cannot
+advance serves until that bound; then it is STALE, takes nothing new, says why, and comes back by itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a request's messages to context tokens, through the tokenizer's chat template.
 
-Guidance is written into the conversation, and where its tokens lie is recorded: a hint, exemplar or experience joins the
-last message, in order, after a blank line; a prefix stands behind everything, as the beginning of the answer.
+Guidance is written into the conversation, and where its tokens lie is recorded: a hint, exemplar or experience joins
+the last message, in order, after a blank line; a prefix stands behind everything, as the beginning of the answer.
 """
 
 from __future__ import annotations

@@ -31,8 +31,9 @@ class Updater:
     def __init__(self, reader: WeightReader, versions: Versions, meter: Meter) -> None:
         self.reader, self.versions, self.meter = reader, versions, meter
         self.trouble = ""
-        self.applies: list[float] = []
-        """Seconds for which generation stood still, last thousand updates."""
+        self.updates = 0
+        self.still_s = 0.0
+        """Seconds for which generation stood still, over all updates."""
         self._settled: tuple[int, int] | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="updater", daemon=True)
@@ -78,7 +79,8 @@ class Updater:
     def _applied(self, manifest: weights_pb2.WeightManifest, still_s: float) -> None:
         self._settled = (manifest.epoch, manifest.version)
         self.trouble = ""
-        self.applies = [*self.applies[-999:], still_s]
+        self.updates += 1
+        self.still_s += still_s
         self.meter.observe("sluice_generation_apply_seconds", still_s)
         self.meter.set("sluice_generation_version", manifest.version)
         age_s = max(0.0, time.time() - manifest.published_ms / 1000)

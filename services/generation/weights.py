@@ -1,7 +1,7 @@
 """Policies from the log: finds the newest manifest, fetches its chunks, checks them, hands tensors over.
 
-Everything slow happens here, before generation is paused: reading, decompressing, digests, and a look for values that are
-no numbers. Whatever does not fit is refused with its reason; the engine keeps serving what it has.
+Everything slow happens here, before generation is paused: reading, decompressing, digests, and a look for values that
+are no numbers. Whatever does not fit is refused with its reason; the engine keeps serving what it has.
 """
 
 from __future__ import annotations

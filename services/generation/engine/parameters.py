@@ -13,13 +13,13 @@ SHOWN = 5
 
 
 class Parameters:
-    """The distinct tensors of a model, each under every name it goes by (tied weights have several)."""
+    """A model's tensors, each under every name it goes by (tied weights have several). Buffers need not be sent."""
 
     def __init__(self, model: nn.Module) -> None:
         self._by_name: dict[str, Tensor] = model.state_dict(keep_vars=True)
         self._aliases: dict[int, list[str]] = {}
-        for name, tensor in self._by_name.items():
-            self._aliases.setdefault(tensor.data_ptr() or id(tensor), []).append(name)
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            self._aliases.setdefault(id(parameter), []).append(name)
 
     def plan(self, tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """(tensor of the model, new values) for each. Raises `UserError` that lists what differs."""

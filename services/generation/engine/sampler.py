@@ -62,8 +62,8 @@ def restrict(logits_NV: Tensor, temperature_N: Tensor, top_k: Tensor, top_p: Ten
 
     Settings are per row, float or int of shape [N]; 0, 1 and 0 mean off. All three look at the tempered distribution.
 
-    >>> keep = restrict(torch.tensor([[3.0, 2.0, 1.0]]), torch.ones(1), torch.tensor([2]), torch.ones(1), torch.zeros(1))
-    >>> keep.tolist()
+    >>> logits, one = torch.tensor([[3.0, 2.0, 1.0]]), torch.ones(1)
+    >>> restrict(logits, one, top_k=torch.tensor([2]), top_p=one, min_p=torch.zeros(1)).tolist()
     [[3.0, 2.0, -inf]]
     """
     scale_N1 = torch.where(temperature_N == 0, 1.0, temperature_N)[:, None]

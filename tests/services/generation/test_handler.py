@@ -1,0 +1,207 @@
+"""The handler over the real engine: what becomes of every kind of request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.digest import rollout_sha256
+from pipeline.life import Life
+from pipeline.metrics import Meter
+from services.generation.desk import Desk
+from services.generation.engine.api import EngineDied, EngineOptions
+from services.generation.engine.transformers import TransformersEngine
+from services.generation.handler import Done, GenerationHandler
+from services.generation.prompting import Prompter
+from services.generation.rollouts import Maker
+from services.generation.versions import Versions
+from sluice.v1 import control_pb2, prompt_pb2, rollout_pb2
+
+ABORTED, EXPIRED, FAILED = rollout_pb2.ENDING_ABORTED, rollout_pb2.ENDING_EXPIRED, rollout_pb2.ENDING_FAILED
+
+
+@pytest.fixture
+def handler(tokenizer, tiny_model) -> Iterator[GenerationHandler]:
+    """A handler with 4 slots, version 5 applied, at most 2 versions of lag, in a run that runs."""
+    engine = TransformersEngine(tiny_model(0), EngineOptions(slots=4), tokenizer)
+    engine.apply(5, tiny_model(0).state_dict())
+    versions = Versions(engine, max_lag=2)
+    versions.applied = versions.newest = 5
+    desk = Desk(engine, Prompter(tokenizer, engine.max_len), Maker("worker-0", engine.name, "keep"))
+    life = Life(phase=control_pb2.PHASE_RUNNING)
+    yield GenerationHandler(desk, versions, life, Meter("generation", "worker-0"))
+    desk.close()
+    engine.close()
+
+
+def request(request_id: str = "r", text: str = "hello", **changes) -> prompt_pb2.RolloutRequest:
+    """A training request for 3 rollouts of up to 8 tokens."""
+    sampling = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 8} | changes.pop("sampling", {})
+    fields = {
+        "request_id": request_id,
+        "group_id": "g",
+        "prompt_id": "p",
+        "attempt": 1,
+        "n": 3,
+        "first_index": 2,
+        "final": True,
+        "version_at_issue": 5,
+        "purpose": prompt_pb2.PURPOSE_TRAIN,
+        "messages": [prompt_pb2.Message(role="user", parts=[prompt_pb2.Part(text=text)])],
+        "belief": prompt_pb2.Belief(mean=0.25),
+    }
+    return prompt_pb2.RolloutRequest(**{**fields, **changes}, sampling=prompt_pb2.SamplingParams(**sampling))
+
+
+def done(handler: GenerationHandler, number: int = 1, seconds: float = 20.0) -> list[Done]:
+    """The next finished requests."""
+    found: list[Done] = []
+    until = time.monotonic() + seconds
+    while len(found) < number and time.monotonic() < until:
+        found += handler.done(0.1)
+    assert len(found) == number
+    return found
+
+
+def said(one: Done) -> list[rollout_pb2.Rollout]:
+    return [output.noun for output in one.outputs]
+
+
+def test_all_rollouts_of_a_request_come_out_together_and_complete(handler, tokenizer):
+    handler.take(request(), token=("requests", 0, 7))
+    (one,) = done(handler)
+    assert one.token == ("requests", 0, 7)
+    assert [(output.topic, output.key) for output in one.outputs] == [("rollouts", "p")] * 3
+    assert [rollout.key.index for rollout in said(one)] == [2, 3, 4]
+    assert len({tuple(rollout.calls[0].tokens) for rollout in said(one)}) == 3
+    for rollout in said(one):
+        (call,) = rollout.calls
+        assert tokenizer.decode(list(call.context_tokens)) == "hello="
+        assert len(call.tokens) == len(call.logprobs) > 0
+        assert [(s.first_token, s.policy_id, s.version, s.temperature) for s in call.spans] == [(0, "main", 5, 1.0)]
+        assert call.ending == rollout.ending and call.text == tokenizer.decode(
+            list(call.tokens), skip_special_tokens=True
+        )
+        assert rollout.sha256 == rollout_sha256(rollout)
+        assert (rollout.final, rollout.request_n, rollout.group_id, rollout.belief.mean) == (True, 3, "g", 0.25)
+        assert (rollout.worker_id, rollout.kv_policy, rollout.purpose) == ("worker-0", "keep", prompt_pb2.PURPOSE_TRAIN)
+        assert rollout.engine.startswith("transformers 5.") and rollout.timings.ended_ms > 0
+
+
+def test_a_request_that_is_delivered_again_is_answered_with_nothing(handler):
+    handler.take(request(), token=1)
+    assert len(done(handler)[0].outputs) == 3
+    handler.take(request(), token=2)
+    (again,) = done(handler)
+    assert (again.token, again.outputs) == (2, [])
+    handler.take(request(attempt=2), token=3)
+    assert len(done(handler)[0].outputs) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"sampling": {"top_p": 0.9}}, "unsupported_sampling"),
+        ({"sampling": {"top_k": 5}}, "unsupported_sampling"),
+        ({"sampling": {"min_p": 0.1}}, "unsupported_sampling"),
+        ({"sampling": {"min_tokens": 1}}, "unsupported_sampling"),
+        ({"sampling": {"temperature": 0.0}}, "unsupported_sampling"),
+        ({"text": "x" * 128}, "prompt_too_long"),
+        ({"messages": [prompt_pb2.Message(role="user", parts=[prompt_pb2.Part(image={})])]}, "unsupported_content"),
+    ],
+)
+def test_what_cannot_be_sampled_for_training_fails_with_its_reason(handler, changes, reason):
+    handler.take(request(**changes), token=1)
+    rollouts = said(done(handler)[0])
+    assert [(rollout.ending, rollout.reason) for rollout in rollouts] == [(FAILED, reason)] * 3
+    assert all(not rollout.calls and rollout.sha256 == rollout_sha256(rollout) for rollout in rollouts)
+
+
+def test_an_evaluation_request_may_use_any_sampling(handler):
+    handler.take(request(purpose=prompt_pb2.PURPOSE_EVALUATE, sampling={"top_k": 1, "temperature": 0.0}), token=1)
+    rollouts = said(done(handler)[0])
+    assert len({tuple(rollout.calls[0].tokens) for rollout in rollouts}) == 1
+
+
+def test_a_request_past_its_deadline_expires(handler):
+    handler.take(request(deadline_ms=int(time.time() * 1000) - 1), token=1)
+    assert [(rollout.ending, rollout.reason) for rollout in said(done(handler)[0])] == [(EXPIRED, "deadline")] * 3
+
+
+def test_a_request_waits_for_its_moment(handler):
+    start_ms = int(time.time() * 1000) + 150
+    handler.take(request(not_before_ms=start_ms), token=1)
+    assert handler.done(0.01) == [] and handler.room() == 0
+    done(handler)
+    assert time.time() * 1000 >= start_ms
+
+
+def test_a_stale_worker_takes_nothing_says_why_and_comes_back_by_itself(handler, tiny_model):
+    assert handler.room() > 0
+    handler.versions.heard(8)
+    assert handler.room() == 0 and handler.waiting_for() == "stale"
+    assert handler.standing().reason == "applied version 5 is 3 behind 8; the bound is 2"
+    handler.versions.apply(6, tiny_model(0).state_dict())
+    assert handler.room() > 0 and handler.waiting_for() == "no_requests"
+
+
+def test_a_request_of_a_newer_policy_waits_until_the_weights_are_fresh_enough(handler, tiny_model):
+    handler.take(request(version_at_issue=9), token=1)
+    assert handler.done(0.1) == [] and handler.standing().state == control_pb2.WORKER_STATE_STALE
+    handler.versions.apply(7, tiny_model(0).state_dict())
+    assert said(done(handler)[0])[0].calls[0].spans[0].version == 7
+
+
+def test_nothing_is_taken_before_the_first_weights_while_paused_or_when_full(handler):
+    handler.versions.applied = None
+    assert handler.room() == 0 and handler.waiting_for() == "no_weights"
+    handler.versions.applied = 5
+    handler.life.pause()
+    assert handler.room() == 0 and handler.waiting_for() == "paused"
+    handler.life.resume()
+    handler.take(request(n=100, sampling={"max_tokens": 100}), token=1)
+    assert handler.room() == 0 and handler.waiting_for() == "engine"
+
+
+def test_a_leaving_worker_finishes_what_it_has(handler):
+    handler.take(request(), token=1)
+    handler.drain(end_now=False)
+    assert handler.room() == 0
+    assert all(rollout.ending != ABORTED for rollout in said(done(handler)[0]))
+    assert handler.standing().state == control_pb2.WORKER_STATE_DRAINED
+
+
+def test_when_the_run_ends_everything_asked_for_is_ended_at_once(handler):
+    handler.take(request("running", n=20, sampling={"max_tokens": 120}), token=1)
+    handler.take(request("parked", not_before_ms=2**50), token=2)
+    handler.life.phase = control_pb2.PHASE_DRAINING
+    handler.drain(end_now=True)
+    assert handler.room() > 0
+    handler.take(request("on the log still"), token=3)
+    found = {one.token: said(one) for one in done(handler, 3)}
+    assert {token: len(rollouts) for token, rollouts in found.items()} == {1: 20, 2: 3, 3: 3}
+    assert {rollout.ending for token in (2, 3) for rollout in found[token]} == {ABORTED}
+    assert any(rollout.ending == ABORTED for rollout in found[1])
+    for _ in range(3):
+        handler.room()
+    assert handler.standing().state == control_pb2.WORKER_STATE_DRAINED
+
+
+def test_a_record_that_cannot_be_read_ends_as_failed_rollouts_from_its_headers(handler):
+    ids = {"request_id": "r", "group_id": "g", "prompt_id": "p", "attempt": "1", "n": "2", "first_index": "4"}
+    outputs = handler.poison(ids, "poison")
+    assert [(output.topic, output.key) for output in outputs] == [("rollouts", "p")] * 2
+    assert [(output.noun.key.index, output.noun.ending, output.noun.reason) for output in outputs] == [
+        (4, FAILED, "poison"),
+        (5, FAILED, "poison"),
+    ]
+    assert handler.poison({}, "poison") == []
+
+
+def test_a_dead_engine_raises_instead_of_failing_requests(handler):
+    handler.desk.engine._decoder.model.forward = None
+    handler.take(request(), token=1)
+    with pytest.raises(EngineDied):
+        done(handler)
