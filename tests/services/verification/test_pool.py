@@ -1,0 +1,167 @@
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from services.verification.pool import Pool
+from services.verification.worker import Job
+
+CHECK = '''
+"""Does what its answer says."""
+import os
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+from services.verification.finding import correct
+
+
+@dataclass(frozen=True)
+class Obey:
+    version: ClassVar[str] = "1"
+
+    def __call__(self, answer_text, spec):
+        match answer_text.split():
+            case ["spin"]:
+                while True:
+                    pass
+            case ["sleep", seconds]:
+                time.sleep(float(seconds))
+            case ["crash"]:
+                os._exit(3)
+            case ["raise"]:
+                raise RuntimeError("broken" * 1000)
+            case ["memory"]:
+                return correct(str(len(bytearray(10**12))))
+        return correct(answer_text)
+'''
+
+
+@pytest.fixture(scope="module")
+def obey(tmp_path_factory):
+    path = tmp_path_factory.mktemp("check") / "obey.py"
+    path.write_text(CHECK)
+
+    def job(order, cpu_s=1.0, wall_s=10.0):
+        return Job("{}", order, str(path), "", "", cpu_s, wall_s)
+
+    return job
+
+
+@pytest.fixture(scope="module")
+def pool(obey):
+    pool = Pool(workers=2)
+    assert pool.warm().name == "CORRECT"
+    yield pool
+    pool.close()
+
+
+def test_findings_come_in_the_order_of_the_jobs(pool, obey):
+    found = pool.run([obey(f"say {number}") for number in range(1000)])
+    assert [one.evidence for one in found] == [f"say {number}" for number in range(1000)]
+
+
+def test_a_job_that_uses_up_its_cpu_limit_is_a_timeout(pool, obey):
+    (found,) = pool.run([obey("spin", cpu_s=0.3)])
+    assert (found.name, found.reason, found.cpu_s) == ("TIMEOUT", "cpu_limit", 0.3)
+
+
+def test_a_job_that_waits_without_using_cpu_is_our_failure(pool, obey):
+    began = time.monotonic()
+    (found,) = pool.run([obey("sleep 60", wall_s=0.5)])
+    assert (found.name, found.reason) == ("INFRA_ERROR", "wall_limit")
+    assert time.monotonic() - began < 3
+
+
+def test_a_worker_that_crashes_is_our_failure_and_is_replaced(pool, obey):
+    found = pool.run([obey("crash"), obey("a"), obey("b")])
+    assert (found[0].name, found[0].reason) == ("INFRA_ERROR", "worker_died")
+    assert [one.name for one in found[1:]] == ["CORRECT", "CORRECT"]
+
+
+def test_a_check_that_raises_is_our_failure_with_a_bounded_reason(pool, obey):
+    (found,) = pool.run([obey("raise")])
+    assert (found.name, found.reason) == ("INFRA_ERROR", "check_raised")
+    assert found.evidence.startswith("RuntimeError: broken")
+    assert len(found.evidence) <= 500
+
+
+def test_a_job_that_wants_too_much_memory_is_a_timeout_that_says_so(pool, obey):
+    (found,) = pool.run([obey("memory")])
+    assert (found.name, found.reason) == ("TIMEOUT", "memory_limit")
+
+
+def test_one_hanging_job_delays_no_other(pool, obey):
+    jobs = [obey(f"say {number}") for number in range(200)]
+    jobs[50] = obey("sleep 60", wall_s=3.0)
+    ready = []
+    threads = [threading.Thread(target=lambda: ready.append((time.monotonic(), pool.run(jobs))))]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    (quick,) = pool.run([obey("quick")])
+    assert quick.name == "CORRECT"
+    assert time.monotonic() - began < 2.5
+    threads[0].join(timeout=30)
+    _, found = ready[0]
+    assert [one.name for one in found].count("CORRECT") == 199
+    assert found[50].reason == "wall_limit"
+
+
+def test_several_hanging_jobs_in_one_batch_each_get_their_own_verdict(pool, obey):
+    jobs = [obey("spin", cpu_s=0.2) if number % 20 == 7 else obey("fine") for number in range(100)]
+    found = pool.run(jobs)
+    assert [one.name for one in found] == ["TIMEOUT" if number % 20 == 7 else "CORRECT" for number in range(100)]
+
+
+def test_a_worker_killed_from_outside_costs_one_job_at_most(pool, obey):
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(pool.run([obey("sleep 0.01")] * 100)))
+    thread.start()
+    time.sleep(0.2)
+    os.kill(pool.pids()[0], signal.SIGKILL)
+    thread.join(timeout=30)
+    names = [one.name for one in found]
+    assert len(names) == 100
+    assert names.count("INFRA_ERROR") <= 1
+    assert pool.run([obey("again")])[0].name == "CORRECT"
+
+
+def test_an_idle_worker_killed_from_outside_is_replaced(pool, obey):
+    for pid in pool.pids():
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.1)
+    found = pool.run([obey("a")] * 50)
+    assert sum(one.name == "INFRA_ERROR" for one in found) <= 2
+    assert all(one.retryable for one in found if one.name == "INFRA_ERROR")
+
+
+def test_a_closed_pool_leaves_no_process_behind(obey):
+    pool = Pool(workers=2)
+    pool.run([obey("a")] * 4)
+    pids = pool.pids()
+    pool.close()
+    assert pids
+    time.sleep(0.2)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.run([obey("a")])
+
+
+def test_one_worker_checks_thousands_of_words_a_second():
+    pool = Pool(workers=1)
+    entry = {"question": "?", "answer": "olleh", "metadata": {"word": "hello"}}
+    spec = json.dumps({"dataset": "spell_backward", "entry": entry})
+    try:
+        pool.run([Job("{}", "olleh", "reasoning_gym", "", spec)])
+        began = time.monotonic()
+        pool.run([Job("{}", f"olle{number}", "reasoning_gym", "", spec) for number in range(5000)])
+        assert 5000 / (time.monotonic() - began) > 2000
+    finally:
+        pool.close()
