@@ -1,0 +1,99 @@
+"""A recipe becomes a method: its parts, built, and wired by what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.parts import load
+from pipeline.recipe import Part, Recipe
+from services.learning.estimator import Estimator
+
+
+@dataclass(frozen=True)
+class Method:
+    """The built parts of a recipe, in the order in which a step runs them."""
+
+    recipe: Recipe
+    reward: tuple[Any, ...]
+    select: tuple[Any, ...]
+    advantage: Any
+    modifiers: tuple[Any, ...]
+    likelihood: Any
+    signals: dict[str, Any]
+    """Signal parts that some part needs, by signal; they run before the advantage."""
+    estimator: Estimator
+    forward: frozenset[str]
+    """What the forward pass of the gradient must bring besides log-probs."""
+    scored: frozenset[str]
+    """What passes without a gradient must bring besides log-probs."""
+    prox_early: bool
+    """Whether some part needs the proximal log-probs before the pass of the gradient."""
+    step_late: bool
+    """Whether whole-step log-probs are needed by weights only, so that one pass over the whole step may give them."""
+    optimizer: Any
+    controllers: dict[str, Any]
+
+    @property
+    def reference(self) -> Any | None:
+        """The signal part that wants a reference model; None when no part does."""
+        return next((part for part in self.signals.values() if getattr(part, "reference", False)), None)
+
+    @property
+    def group_filters(self) -> bool:
+        """Whether a selection may leave out a whole group before a step."""
+        return any(part.name != "all_groups" for part in self.recipe.select)
+
+
+def build(recipe: Recipe) -> Method:
+    """Build every part of a recipe. Raises `UserError` for a part, knob or value that does not exist."""
+
+    def made(room: str, parts: list[Part]) -> tuple[Any, ...]:
+        return tuple(_make(room, part) for part in parts)
+
+    estimator = Estimator(
+        weights=made("weight", recipe.weight),
+        denominator=_make("denominator", recipe.denominator),
+        regularizers=tuple((part.name, _make("regularizer", part)) for part in recipe.regularizers),
+        objective=_make("objective", recipe.objective) if recipe.objective else None,
+    )
+    reward, select = made("reward", recipe.reward), made("select", recipe.select)
+    advantage, modifiers = _make("advantage", recipe.advantage), made("advantage", recipe.modifiers)
+    likelihood = _make("likelihood", recipe.likelihood)
+    with_gradient = [part for _, part in estimator.regularizers] + [estimator.objective]
+    forward = _needs(with_gradient) & likelihood.provides
+    early = _needs([*reward, *select, advantage, *modifiers])
+    wanted = early | _needs(estimator.weights) | (_needs(with_gradient) - forward)
+    if estimator.shrinks:
+        wanted |= {"step_logp"}
+    return Method(
+        recipe=recipe,
+        reward=reward,
+        select=select,
+        advantage=advantage,
+        modifiers=modifiers,
+        likelihood=likelihood,
+        signals=_signals(recipe, wanted),
+        estimator=estimator,
+        forward=frozenset(forward),
+        scored=frozenset(wanted & likelihood.provides),
+        prox_early="prox_logp" in early and recipe.prox == "recompute",
+        step_late="step_logp" not in early,
+        optimizer=_make("optimizer", recipe.optimizer),
+        controllers={part.name: _make("controller", part) for part in recipe.controllers},
+    )
+
+
+def _make(room: str, part: Part) -> Any:
+    return load(f"learning.{room}", part.name, **part.knobs)
+
+
+def _needs(parts: Iterable[Any]) -> set[str]:
+    return {need for part in parts for need in getattr(part, "needs", ())}
+
+
+def _signals(recipe: Recipe, wanted: set[str]) -> dict[str, Any]:
+    told = {part.name: part for part in recipe.signals}
+    made = sorted(wanted - {"advantage", "prox_logp"})
+    return {name: _make("signal", told.get(name, Part(name=name))) for name in made}

@@ -1,0 +1,20 @@
+"""Log-probs with a gradient: `(model, batch, wanted) -> Forward`.
+
+`wanted` names what else the forward pass should bring along; each provider says in `provides` what it can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What one pass of the policy over a batch gave, with its graph."""
+
+    logp_NT: Tensor
+    """Log-prob of each sampled token at the temperature it was sampled at, nats; 0 on padding."""
+    signals: dict[str, Tensor] = field(default_factory=dict)
+    """What was wanted besides: "entropy" [N, T], "logits" [N, T, V], "hidden" [N, T, D]; 0 on padding."""

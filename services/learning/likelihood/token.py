@@ -1,0 +1,80 @@
+"""The autoregressive likelihood of each sampled token.
+
+    logp_t = z_t[y_t] / tau_t - logsumexp(z_t / tau_t),    entropy_t = -sum_v p_v log p_v at the same temperature
+
+with z_t the logits one position before token t and tau_t the temperature of its span, so that the number is comparable
+with the engine's. Logits are made only where a token was sampled, and for large vocabularies in chunks that are
+computed again in the backward pass, so that memory does not grow with tokens times vocabulary.
+
+Source: design section 5; torch's log-softmax in float32.
+Odd case: padding stands on the right, where causal attention cannot see it, so no attention mask is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from pipeline.knobs import check, knob
+from services.learning.batch import Batch
+from services.learning.likelihood import Forward
+from services.learning.model import project, states
+
+
+@dataclass(frozen=True)
+class Token:
+    """Logits [0, 0] at temperature 1: logp = -0.693147 for either token, entropy 0.693147."""
+
+    chunk: int = knob(1 << 26, "most logits held at once", unit="logits", ge=1)
+
+    __post_init__ = check
+
+    provides: ClassVar[frozenset[str]] = frozenset({"entropy", "logits", "hidden"})
+
+    def __call__(self, model: nn.Module, batch: Batch, wanted: Collection[str] = ()) -> Forward:
+        valid_NT = batch.valid_NT
+        hidden_SLD = states(model, batch.input_SL)
+        place_K = (batch.sequence_NT * batch.input_SL.shape[1] + batch.position_NT - 1)[valid_NT]
+        hidden_KD = hidden_SLD.flatten(0, 1)[place_K]
+        token_K, temperature_K = batch.token_NT[valid_NT], batch.temperature_NT[valid_NT]
+        logp_K, entropy_K = self._chunks(model, hidden_KD, token_K, temperature_K, "entropy" in wanted)
+        signals = {"entropy": _spread(entropy_K, valid_NT)} if entropy_K is not None else {}
+        if "logits" in wanted:
+            signals["logits"] = _spread(project(model, hidden_KD).float(), valid_NT)
+        if "hidden" in wanted:
+            signals["hidden"] = _spread(hidden_KD, valid_NT)
+        return Forward(_spread(logp_K, valid_NT), signals)
+
+    def _chunks(self, model: nn.Module, hidden_KD: Tensor, token_K: Tensor, tau_K: Tensor, entropy: bool):
+        size = max(1, self.chunk // model.get_output_embeddings().weight.shape[0])
+        if len(token_K) <= size:
+            return _score(model, hidden_KD, token_K, tau_K, entropy)
+        pairs = [
+            checkpoint(_score, model, hidden, token, tau, entropy, use_reentrant=False)
+            for hidden, token, tau in zip(hidden_KD.split(size), token_K.split(size), tau_K.split(size), strict=True)
+        ]
+        return torch.cat([logp for logp, _ in pairs]), torch.cat([e for _, e in pairs]) if entropy else None
+
+
+def _score(model: nn.Module, hidden_KD: Tensor, token_K: Tensor, tau_K: Tensor, entropy: bool):
+    """Log-prob of each token, and the entropy of its distribution when wanted, [K]."""
+    logits_KV = project(model, hidden_KD)
+    with torch.autocast(logits_KV.device.type, enabled=False):
+        logits_KV = logits_KV if logits_KV.dtype == torch.float64 else logits_KV.float()
+        if (tau_K != 1).any():
+            logits_KV = logits_KV / tau_K.to(logits_KV.dtype)[:, None]
+        if not entropy:
+            return -functional.cross_entropy(logits_KV, token_K, reduction="none"), None
+        logp_KV = logits_KV.log_softmax(-1)
+        return logp_KV.gather(1, token_K[:, None]).squeeze(1), -torch.xlogy(logp_KV.exp(), logp_KV.exp()).sum(-1)
+
+
+def _spread(x_K: Tensor, valid_NT: Tensor) -> Tensor:
+    found = x_K.new_zeros((*valid_NT.shape, *x_K.shape[1:]))
+    return found.index_put((valid_NT,), x_K) if len(x_K) else found

@@ -1,0 +1,104 @@
+"""The policy: loading it, running its trunk and its head, and handing out its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how the learner computes; no part of the method.
+
+    Weights and their gradients stay float32 (`dtype` is what matrix products run in).
+    """
+
+    device: str = "auto"
+    """"auto", "cpu", "cuda" or "cuda:1"."""
+    dtype: str = "auto"
+    """"auto" (bfloat16 on a GPU, float32 on a CPU) or a type by name."""
+    token_budget: int = 16_384
+    """Most padded tokens of one micro-batch."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+
+    def where(self) -> torch.device:
+        """The device that is meant."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def autocast(self) -> torch.autocast:
+        """The context a forward pass runs in."""
+        device = self.where()
+        name = ("bfloat16" if device.type == "cuda" else "float32") if self.dtype == "auto" else self.dtype
+        if name not in ("bfloat16", "float32"):
+            raise UserError.choice("the learner's dtype", name, ("auto", "bfloat16", "float32"))
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=name == "bfloat16")
+
+
+def load(source: str, compute: Compute) -> nn.Module:
+    """A causal language model from a Hugging Face id or a local folder, in float32, ready to be trained."""
+    from transformers import AutoModelForCausalLM
+
+    if source.startswith((".", "/", "~")) and not (Path(source).expanduser() / "config.json").is_file():
+        raise UserError(f"model folder {source!r} has no config.json; accepted: a model folder or a Hugging Face id")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(Path(source).expanduser()), dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"model {source!r} cannot be loaded ({first}); accepted: a model folder or a Hugging Face id"
+        ) from error
+    return prepare(model, compute)
+
+
+def prepare(model: nn.Module, compute: Compute) -> nn.Module:
+    """Put a model where it is trained, with dropout off: its log-probs must be those of the policy that samples."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    model.config.use_cache = False
+    if compute.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.to(compute.where()).train()
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy that is not trained: a reference policy."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def states(model: nn.Module, input_SL: Tensor) -> Tensor:
+    """The trunk's last hidden states, [S, L, D]."""
+    return model.base_model(input_ids=input_SL, use_cache=False).last_hidden_state
+
+
+def project(model: nn.Module, hidden_KD: Tensor) -> Tensor:
+    """Logits of hidden states, [K, V]; with the model's soft cap and scale where its architecture has one."""
+    logits_KV = model.get_output_embeddings()(hidden_KD)
+    config = model.config.get_text_config()
+    scale = getattr(config, "logits_scaling", None)
+    cap = getattr(config, "final_logit_softcapping", None)
+    if scale:
+        logits_KV = logits_KV / scale
+    return torch.tanh(logits_KV / cap) * cap if cap else logits_KV
+
+
+def weights(model: nn.Module, dtype: str) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter by its checkpoint name, in name order, on the CPU and in the serving dtype; tied ones once."""
+    if dtype not in DTYPES:
+        raise UserError.choice("the weights' dtype", dtype, DTYPES)
+    for name, parameter in sorted(model.named_parameters()):
+        yield name, parameter.detach().to("cpu", DTYPES[dtype]).contiguous()

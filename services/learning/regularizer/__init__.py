@@ -1,0 +1,1 @@
+"""Additive terms with a denominator of their own: `(batch, forward) -> scalar`."""

@@ -1,0 +1,57 @@
+"""A pull towards the reference policy: the KL divergence, estimated on the sampled tokens.
+
+    d = ref - logp;   k1 = -d,   k2 = d^2 / 2,   k3 = e^d - 1 - d;   loss += coef * sum_t w_t k_t / (trained tokens)
+
+with w = 1, or the detached ratio exp(logp - behaviour) where `corrected` (unbiased for stale rollouts, DeepSeek-V3.2).
+
+Source: estimators by Schulman (2020); GRPO takes k3, arXiv:2402.03300.
+Odd cases: k1 has the right value and, as a loss, a gradient of mean zero; k2's gradient is the reverse KL's. d is
+clamped to 20 nats before exp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from pipeline.knobs import check, knob
+from services.learning.batch import Batch
+from services.learning.likelihood import Forward
+from services.learning.weight import log_ratio
+
+
+@dataclass(frozen=True)
+class Kl:
+    """
+    >>> [round(float(Kl(estimator=e).per_token(torch.tensor(-0.1))), 7) for e in ("k1", "k2", "k3")]  # d = -0.1
+    [0.1, 0.005, 0.0048374]
+    """
+
+    coef: float = knob(0.001, "strength (DeepSeekMath 0.04)", unit="per nat", ge=0)
+    estimator: str = knob("k3", "which estimate", choices=("k1", "k2", "k3"))
+    corrected: bool = knob(False, "weigh each token by the ratio to the policy that sampled it")
+
+    __post_init__ = check
+
+    needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
+
+    def __call__(self, batch: Batch, forward: Forward) -> Tensor:
+        mask_NT = batch.mask_NT & (batch.signals["ref_logp"] - forward.logp_NT.detach()).isfinite()
+        logp_NT = torch.where(mask_NT, forward.logp_NT, torch.zeros_like(forward.logp_NT))
+        ref_NT = torch.where(mask_NT, batch.signals["ref_logp"], torch.zeros_like(logp_NT)).to(logp_NT.dtype)
+        term_NT = self.per_token(ref_NT - logp_NT)
+        if self.corrected:
+            term_NT = term_NT * log_ratio(logp_NT.detach(), batch.behaviour_NT)[0].exp()
+        total = torch.where(mask_NT, term_NT, torch.zeros_like(term_NT)).sum()
+        return self.coef * total / max(batch.denominators.tokens, 1.0)
+
+    def per_token(self, d_NT: Tensor) -> Tensor:
+        """The estimate at log-ratio d = log q - log pi."""
+        if self.estimator == "k1":
+            return -d_NT
+        if self.estimator == "k2":
+            return d_NT**2 / 2
+        return d_NT.clamp(-20, 20).exp() - 1 - d_NT

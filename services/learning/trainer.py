@@ -1,0 +1,252 @@
+"""The trainer: groups in, one optimiser step, and an account of what became of every rollout.
+
+    share -> prepare (reward, select) -> signals -> advantage -> [forward -> coef -> backward] x micro-batches
+          -> sum over ranks -> clip -> update -> controllers -> account
+
+One `step` is one optimiser step. Log, clock and disk are the caller's. With several ranks every method marked collective
+runs on all of them: rank 0 calls it, the others sit in `follow`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.recipe import Recipe
+from services.learning import account, snapshot
+from services.learning import model as policy
+from services.learning.account import StepResult
+from services.learning.batch import Batch, Denominators
+from services.learning.build import build
+from services.learning.collate import collate
+from services.learning.group import Group
+from services.learning.intake import Ready, advantage, float_dtype, intake, row_reasons, unrewarded
+from services.learning.likelihood import Forward
+from services.learning.model import Compute
+from services.learning.packing import plan
+from services.learning.ranks import ALONE, World
+from services.learning.reduce import per_token
+from services.learning.tally import Tally
+from sluice.v1 import training_pb2
+
+STOP, STEP, STATE = range(3)
+
+
+class Trainer:
+    """A model under a recipe. `max_tokens`: the most tokens a rollout may sample. `serving`: dtype of `weights`.
+
+    `reference`: the reference policy where the recipe needs one; by default a copy of the model as it is now.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        max_tokens: int,
+        compute: Compute | None = None,
+        world: World = ALONE,
+        reference: nn.Module | None = None,
+        serving: str = "float32",
+    ) -> None:
+        self.compute = compute or Compute()
+        self.method = build(recipe)
+        self.model = policy.prepare(model, self.compute)
+        self.world = world
+        self.max_tokens = max_tokens
+        self.serving = serving
+        self.device = next(self.model.parameters()).device
+        self.dtype = float_dtype(self.model)
+        self.steps = 0
+        self.optimizer = self.method.optimizer.build(self.model.parameters())
+        self.controllers = {name: part.open() for name, part in self.method.controllers.items()}
+        self.reference = None
+        if self.method.reference is not None:
+            self.reference = (
+                policy.frozen(self.model) if reference is None else policy.frozen(reference).to(self.device)
+            )
+        self._reasons = row_reasons(self.method)
+
+    # -- the step
+
+    def refuses(self, group: Group) -> str:
+        """Why a closed group is not worth a place in a batch ("degenerate_group", "short_group"); "" keeps it. Pure.
+
+        A group in which some rollouts have no reward is kept for the others; `step` leaves those out.
+        """
+        quiet = all(part.name == "all_groups" for part in self.method.recipe.select)
+        if quiet and len(group.members) >= self.method.recipe.min_group and not any(map(unrewarded, group.members)):
+            return ""
+        ready = intake(self.method, [group], partial(self._collate, version=0, world=ALONE, device="cpu"))
+        return "" if ready.rows else next((reason for reason in reversed(ready.reasons) if reason), "empty_group")
+
+    def step(self, groups: Sequence[Group], version: int) -> StepResult:
+        """Train `version` on these groups, once. Collective; called on rank 0."""
+        self.world.tell(STEP)
+        return self._step(groups, version)
+
+    def follow(self) -> None:
+        """Ranks above 0: take part in what rank 0 does until it says `stop`."""
+        while (command := self.world.tell(STOP)) != STOP:
+            if command == STEP:
+                self._step(None, 0)
+            else:
+                self._state()
+
+    def stop(self) -> None:
+        """Let the other ranks return from `follow`."""
+        self.world.tell(STOP)
+
+    def _step(self, groups: Sequence[Group] | None, version: int) -> StepResult:
+        mine, deals, version = self.world.share(groups, version, sticky=bool(self.controllers))
+        ready = intake(self.method, mine, partial(self._collate, version=version, world=self.world))
+        tally, metrics, shifts = None, {}, []
+        skipped = "" if ready.batch.denominators.tokens else "empty_step"
+        if not skipped:
+            ready = self._credited(ready)
+            tally = self._backward(ready.batch)
+            metrics = tally.metrics()
+            skipped, moved = self._update(metrics["loss"])
+            shifts, seen = ([], {}) if skipped else self._control(ready.batch)
+            metrics |= moved | seen
+        table = account.rows(ready, tally.rows_N3 if tally else None, skipped, self._reasons)
+        uses, dropped = account.settle(self.world, groups, deals, table, self._reasons)
+        return StepResult(version, skipped, tuple(uses), tuple(dropped), tuple(shifts), metrics)
+
+    def _collate(self, groups: Sequence[Group], version: int, world: World, device: Any = None) -> Batch:
+        return collate(groups, version, self.max_tokens, device or self.device, self.dtype, world)
+
+    def _plan(self, batch: Batch) -> list[list[int]]:
+        return plan(batch, self.compute.token_budget, self.method.estimator.objective is not None)
+
+    def _credited(self, ready: Ready) -> Ready:
+        """The batch with its signals and its advantage, and without what late selections leave out. Collective."""
+        batch = self._signals(ready.batch)
+        ready = dataclasses.replace(ready, batch=batch.with_signals(advantage=advantage(self.method, batch)))
+        late = [part for part in self.method.select if "advantage" in getattr(part, "needs", ())]
+        for part in late:
+            ready = ready.select(part)
+        return dataclasses.replace(ready, batch=ready.batch.counted()) if late else ready
+
+    def _signals(self, batch: Batch) -> Batch:
+        """The batch with what parts need beforehand: passes over the whole step without a gradient."""
+        bins = self._plan(batch)
+        known: dict[str, Forward] = {}
+
+        def score(which: str) -> Forward:
+            if which not in known:
+                model = self.model if which == "policy" else self.reference
+                assert model is not None
+                known[which] = self._score(model, batch, bins)
+            return known[which]
+
+        wanted = dict(self.method.signals)
+        if self.method.step_late and len(bins) == 1 and self.world.size == 1:
+            wanted.pop("step_logp", None)  # the pass of the gradient itself will be the whole step
+        found = {name: part(batch, score) for name, part in wanted.items()}
+        if self.method.prox_early:
+            found["prox_logp"] = score("policy").logp_NT
+        return batch.with_signals(**found)
+
+    @torch.no_grad()
+    def _score(self, model: nn.Module, batch: Batch, bins: list[list[int]]) -> Forward:
+        """A pass over every row without a gradient."""
+        whole: dict[str, Tensor] = {}
+        for rows in bins:
+            micro = batch.rows(rows)
+            with self.compute.autocast():
+                forward = self.method.likelihood(model, micro, self.method.scored)
+            for name, value in {"logp": forward.logp_NT, **forward.signals}.items():
+                if name not in whole:
+                    whole[name] = value.new_zeros((*batch.token_NT.shape, *value.shape[2:]))
+                whole[name][rows, : value.shape[1]] = value
+        return Forward(whole.pop("logp", torch.zeros_like(batch.behaviour_NT)), whole)
+
+    def _backward(self, batch: Batch) -> Tally:
+        """Gradients of the whole step, summed over micro-batches and ranks, and the tally. Collective."""
+        tally, estimator = Tally(batch), self.method.estimator
+        tally.expect(estimator.names)
+        bins = self._plan(batch)
+        counted = self._counted(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        for rows in bins:
+            micro = batch if len(rows) == len(batch) else batch.rows(rows)
+            with self.compute.autocast():
+                forward = self.method.likelihood(self.model, micro, self.method.forward)
+            micro = self._with_own(micro, forward)
+            loss = estimator.loss(micro, forward, micro.signals["advantage"], counted)
+            loss.total.backward()
+            tally.add(rows, micro, forward, loss)
+        self.world.sum_gradients(self.model.parameters())
+        return tally
+
+    def _with_own(self, micro: Batch, forward: Forward) -> Batch:
+        """The signals that the pass of the gradient gives for free: the policy is still that of the step's start."""
+        found = {}
+        if self.method.recipe.prox == "recompute" and "prox_logp" not in micro.signals:
+            found["prox_logp"] = forward.logp_NT.detach()
+        if "step_logp" in self.method.signals and "step_logp" not in micro.signals:
+            found["step_logp"] = forward.logp_NT.detach()
+        return micro.with_signals(**found) if found else micro
+
+    def _counted(self, batch: Batch) -> Denominators | None:
+        """What is left of the whole step after masking, for denominators that shrink with it. Collective."""
+        estimator = self.method.estimator
+        if not estimator.shrinks or "step_logp" not in batch.signals:
+            return None
+        logp_NT = batch.signals["step_logp"]
+        if self.method.recipe.prox == "recompute" and "prox_logp" not in batch.signals:
+            batch = batch.with_signals(prox_logp=logp_NT)
+        advantage_NT = per_token(batch.signals["advantage"], logp_NT).expand_as(logp_NT)
+        return estimator.count(batch, estimator.weigh(batch, logp_NT, advantage_NT)[1])
+
+    def _update(self, loss: float) -> tuple[str, dict[str, float]]:
+        """Clip and step; nothing is changed when the loss or the gradient is not finite."""
+        part = self.method.optimizer
+        limit = part.clip_norm if part.clip_norm is not None else math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.optimizer.zero_grad(set_to_none=True)
+            return "nan_step", {"grad_norm": norm}
+        rate = part.rate(self.steps + 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.steps += 1
+        every = getattr(self.method.reference, "every", 0)
+        if self.reference is not None and every and self.steps % every == 0:
+            self.reference.load_state_dict(self.model.state_dict())
+        return "", {"grad_norm": norm, "lr": rate}
+
+    def _control(self, batch: Batch) -> tuple[list[training_pb2.PromptShift], dict[str, float]]:
+        """Let the controllers look at what was trained. Collective: rank 0 gets every rank's shifts."""
+        shifts, metrics = [], {}
+        for controller in self.controllers.values():
+            found, seen = controller.after_step(batch, lambda other: self._score(self.model, other, self._plan(other)))
+            blobs = self.world.gather_bytes(training_pb2.TrainStep(shifts=found).SerializeToString())
+            shifts += [shift for blob in blobs for shift in training_pb2.TrainStep.FromString(blob).shifts]
+            metrics |= seen
+        return shifts, metrics
+
+    # -- what outlives the process
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter by its checkpoint name, in the serving dtype, on the CPU."""
+        return policy.weights(self.model, self.serving)
+
+    def state(self) -> dict[str, Any]:
+        """Shards for a checkpoint: tensors by name, or JSON. Collective; called on rank 0."""
+        self.world.tell(STATE)
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
+        return snapshot.save(self)
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state()`'s shards. Called on every rank. Raises `UserError` when they are of another model."""
+        snapshot.load(self, state)
