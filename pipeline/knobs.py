@@ -12,7 +12,15 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-REQUIRED = dataclasses.MISSING
+
+class _Required:
+    """Says of a knob that it has no default."""
+
+    def __repr__(self) -> str:
+        return "(required)"
+
+
+REQUIRED = _Required()
 
 
 @dataclass(frozen=True)
@@ -78,13 +86,14 @@ def knob(
 ) -> Any:
     """A dataclass field with its documentation, unit and bounds. The default is the paper's unless `doc` says so."""
     told = {"doc": doc, "unit": unit, "ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
-    return dataclasses.field(default=default, metadata={"knob": told})
+    value = dataclasses.MISSING if default is REQUIRED else default
+    return dataclasses.field(default=value, metadata={"knob": told})
 
 
 def declared(part: type) -> tuple[Knob, ...]:
     """The knobs of a part's dataclass, in order."""
     return tuple(
-        Knob(field.name, str(field.type), field.default, **field.metadata.get("knob", {}))
+        Knob(field.name, str(field.type), _default(field), **field.metadata.get("knob", {}))
         for field in dataclasses.fields(part)
         if field.init
     )
@@ -96,6 +105,10 @@ def check(part: Any) -> None:
         value = getattr(part, each.name)
         if not each.fits(value):
             raise ValueError(f"knob {each.name} is {value!r}; accepted: {each.accepted}")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return REQUIRED if field.default is dataclasses.MISSING else field.default
 
 
 def _is(value: Any, word: str) -> bool:

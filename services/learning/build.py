@@ -40,11 +40,6 @@ class Method:
         """The signal part that wants a reference model; None when no part does."""
         return next((part for part in self.signals.values() if getattr(part, "reference", False)), None)
 
-    @property
-    def group_filters(self) -> bool:
-        """Whether a selection may leave out a whole group before a step."""
-        return any(part.name != "all_groups" for part in self.recipe.select)
-
 
 def build(recipe: Recipe) -> Method:
     """Build every part of a recipe. Raises `UserError` for a part, knob or value that does not exist."""

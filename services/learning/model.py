@@ -37,13 +37,17 @@ class Compute:
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def autocast(self) -> torch.autocast:
-        """The context a forward pass runs in."""
-        device = self.where()
-        name = ("bfloat16" if device.type == "cuda" else "float32") if self.dtype == "auto" else self.dtype
+    def precision(self) -> str:
+        """The dtype that matrix products run in, by name."""
+        name = ("bfloat16" if self.where().type == "cuda" else "float32") if self.dtype == "auto" else self.dtype
         if name not in ("bfloat16", "float32"):
             raise UserError.choice("the learner's dtype", name, ("auto", "bfloat16", "float32"))
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=name == "bfloat16")
+        return name
+
+    def autocast(self) -> torch.autocast:
+        """The context a forward pass runs in."""
+        mixed = self.precision() == "bfloat16"
+        return torch.autocast(self.where().type, dtype=torch.bfloat16, enabled=mixed)
 
 
 def load(source: str, compute: Compute) -> nn.Module:

@@ -19,6 +19,9 @@ BINS, REACH = 2_000, 5.0
 """Log-ratios are counted in this many bins over [-REACH, REACH] nats; outliers go to the outermost."""
 QUANTILES = {"ratio_p01": 0.01, "ratio_p50": 0.5, "ratio_p99": 0.99}
 
+SUMS = ("tokens", "masked", "clipped", "ratio", "ratio_square", "kl", "entropy", "lag", "gap", "fresh")
+"""What is added up over tokens."""
+
 
 class Tally:
     """Adds up micro-batches. Token means are over trained tokens whose log-probs are finite."""
@@ -82,20 +85,8 @@ class Tally:
 
     def expect(self, parts: list[str]) -> None:
         """Begin every sum at 0, so that a rank without rows sums the same names as the others."""
-        per_token = [
-            "loss",
-            "tokens",
-            "masked",
-            "clipped",
-            "ratio",
-            "ratio_square",
-            "kl",
-            "entropy",
-            "lag",
-            "gap",
-            "fresh",
-        ]
-        self._sum(**{name: torch.zeros(()) for name in [*per_token, *(f"loss_{part}" for part in parts)]})
+        names = ["loss", *(f"loss_{part}" for part in parts), *SUMS]
+        self._sum(**{name: torch.zeros(()) for name in names})
 
     def _sum(self, **values: Tensor) -> None:
         for name, value in values.items():

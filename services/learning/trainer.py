@@ -3,8 +3,8 @@
     share -> prepare (reward, select) -> signals -> advantage -> [forward -> coef -> backward] x micro-batches
           -> sum over ranks -> clip -> update -> controllers -> account
 
-One `step` is one optimiser step. Log, clock and disk are the caller's. With several ranks every method marked collective
-runs on all of them: rank 0 calls it, the others sit in `follow`.
+One `step` is one optimiser step. Log, clock and disk are the caller's. With several ranks every method marked
+collective runs on all of them: rank 0 calls it, the others sit in `follow`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ STOP, STEP, STATE = range(3)
 
 
 class Trainer:
-    """A model under a recipe. `max_tokens`: the most tokens a rollout may sample. `serving`: dtype of `weights`.
+    """A model under a recipe. `max_tokens`: the most tokens a rollout may sample.
 
     `reference`: the reference policy where the recipe needs one; by default a copy of the model as it is now.
     """
@@ -52,14 +52,12 @@ class Trainer:
         compute: Compute | None = None,
         world: World = ALONE,
         reference: nn.Module | None = None,
-        serving: str = "float32",
     ) -> None:
         self.compute = compute or Compute()
         self.method = build(recipe)
         self.model = policy.prepare(model, self.compute)
         self.world = world
         self.max_tokens = max_tokens
-        self.serving = serving
         self.device = next(self.model.parameters()).device
         self.dtype = float_dtype(self.model)
         self.steps = 0
@@ -235,9 +233,9 @@ class Trainer:
 
     # -- what outlives the process
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def weights(self, dtype: str = "float32") -> Iterator[tuple[str, Tensor]]:
         """Every parameter by its checkpoint name, in the serving dtype, on the CPU."""
-        return policy.weights(self.model, self.serving)
+        return policy.weights(self.model, dtype)
 
     def state(self) -> dict[str, Any]:
         """Shards for a checkpoint: tensors by name, or JSON. Collective; called on rank 0."""
