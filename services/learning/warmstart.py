@@ -2,7 +2,7 @@
 
 Reinforcement learning finds which of a model's habits pay; a model that never says anything right gives it nothing to
 find. So a model built on the spot is first shown solved examples, of which a part carries one of a few systematic
-slips. What comes out answers right about as often as the examples do, and wrong in ways that sampling can tell apart.
+slips. What comes out answers right in some of its tries and wrong in ways that sampling can tell apart.
 
 The phase never sees a prompt of the run itself: the caller hands it examples that share no question with the training
 or held-out prompts (`pipeline.data.split.without`). Its result is cached under a digest of everything it depends on.
@@ -42,6 +42,12 @@ SLIPS: dict[str, Callable[[str], str]] = {
 ['abc', 'aabcd', 'abdc']
 """
 
+LOOK_EVERY = 10
+"""Steps between two looks at the examples set aside."""
+
+ASIDE = 200
+"""Examples set aside, at most; never more than a tenth of all."""
+
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss in nats per token)."""
 
@@ -53,12 +59,14 @@ Example = tuple[list[int], list[int]]
 class WarmStart:
     """Settings of the phase.
 
-    `steps`: optimiser steps. `batch`: examples in each. `lr`: AdamW's learning rate after `warmup` linear steps.
-    `betas`: AdamW's. `slip_share`: share of the examples that carry a slip, in [0, 1]. `slips`: those slips, each
-    as likely. `seed`: of the examples' order and slips.
+    `steps`: most optimiser steps. `enough`: it stops earlier, as soon as the model says the right answers of examples
+    set aside with this mean probability; 1 never stops it. `batch`: examples in each step. `lr`: AdamW's learning rate
+    after `warmup` linear steps. `betas`: AdamW's. `slip_share`: share of every batch that carries a slip, in [0, 1].
+    `slips`: those slips, in turn. `seed`: of the examples' order and slips.
     """
 
-    steps: int = 500
+    steps: int = 700
+    enough: float = 0.37
     batch: int = 64
     lr: float = 1e-3
     warmup: int = 50
@@ -136,45 +144,71 @@ def fit(
     """Train `network` in place."""
     import torch
 
-    batches = _batches(prompts, tokenizer, settings)
+    shown, aside = _set_aside(prompts, tokenizer)
+    batches = _batches(shown, tokenizer, settings)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, settings.warmup)))
-    network.train()
     for step in range(1, settings.steps + 1):
-        loss = _loss(network, *_tensors(next(batches), tokenizer.pad_token_id))
+        loss = _loss(network.train(), *_tensors(next(batches), tokenizer.pad_token_id))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        if progress and (step % 10 == 0 or step == settings.steps):
+        if step % LOOK_EVERY and step != settings.steps:
+            continue
+        if progress:
             progress(step, settings.steps, float(loss.detach()))
+        if right_probability(network.eval(), tokenizer.pad_token_id, aside) >= settings.enough:
+            break
     network.eval()
 
 
-def spoken(answer: str, settings: WarmStart, rng: random.Random) -> str:
-    """What one example says: the answer, or the answer with a slip."""
-    if rng.random() < settings.slip_share:
-        return SLIPS[rng.choice(settings.slips)](answer)
-    return answer
+def spoken(answers: Sequence[str], settings: WarmStart, rng: random.Random) -> list[str]:
+    """What the examples of one batch say: the answers, a share of them with a slip, the slips in turn."""
+    first, slips = rng.randrange(len(SLIPS)), settings.slips
+    wrong = set(rng.sample(range(len(answers)), round(settings.slip_share * len(answers))))
+    turn = (SLIPS[slips[(first + n) % len(slips)]] for n in range(len(wrong)))
+    return [next(turn)(answer) if i in wrong else answer for i, answer in enumerate(answers)]
+
+
+def right_probability(network: PreTrainedModel, pad: int, aside: list[Example]) -> float:
+    """Mean probability that the model, sampling at temperature 1, says exactly what these examples say."""
+    import torch
+
+    with torch.no_grad():
+        tokens_NT, said_NT = _tensors(aside, pad)
+        logp_NT = -_cross_entropy(network, tokens_NT)
+    return float((logp_NT * said_NT[:, 1:]).sum(1).exp().mean())
 
 
 def _batches(
     prompts: Sequence[prompt_pb2.Prompt], tokenizer: PreTrainedTokenizerBase, settings: WarmStart
 ) -> Iterator[list[Example]]:
     """Batches for ever: every prompt once in an order of its own for each pass, with slips drawn anew."""
-    contexts = [_context(prompt, tokenizer) for prompt in prompts]
     rng = random.Random(settings.seed)
     order: list[int] = []
     while True:
         while len(order) < settings.batch:
             order += rng.sample(range(len(prompts)), len(prompts))
         chosen, order = order[: settings.batch], order[settings.batch :]
-        said = [spoken(prompts[i].check.answer, settings, rng) for i in chosen]
-        yield [
-            (contexts[i], [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id])
-            for i, text in zip(chosen, said, strict=True)
-        ]
+        said = spoken([prompts[i].check.answer for i in chosen], settings, rng)
+        yield [_example(prompts[i], text, tokenizer) for i, text in zip(chosen, said, strict=True)]
+
+
+def _example(prompt: prompt_pb2.Prompt, said: str, tokenizer: PreTrainedTokenizerBase) -> Example:
+    ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+    return _context(prompt, tokenizer), [*ids, tokenizer.eos_token_id]
+
+
+def _set_aside(
+    prompts: Sequence[prompt_pb2.Prompt], tokenizer: PreTrainedTokenizerBase
+) -> tuple[Sequence[prompt_pb2.Prompt], list[Example]]:
+    """(prompts to learn from, solved examples that are never learned from)."""
+    count = max(1, min(ASIDE, len(prompts) // 10))
+    if len(prompts) <= count:
+        raise UserError(f"warm start: there are {len(prompts)} examples; accepted: at least 2")
+    return prompts[count:], [_example(prompt, prompt.check.answer, tokenizer) for prompt in prompts[:count]]
 
 
 def _context(prompt: prompt_pb2.Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -199,8 +233,12 @@ def _tensors(batch: list[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor
 
 def _loss(network: PreTrainedModel, tokens_NT: torch.Tensor, said_NT: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of the tokens that are to be said, nats."""
+    return _cross_entropy(network, tokens_NT)[said_NT[:, 1:]].mean()
+
+
+def _cross_entropy(network: PreTrainedModel, tokens_NT: torch.Tensor) -> torch.Tensor:
+    """Of every token but the first [N, T - 1], nats."""
     import torch
 
     logits_NTV = network(input_ids=tokens_NT, use_cache=False).logits[:, :-1]
-    wanted_NT = said_NT[:, 1:]
-    return torch.nn.functional.cross_entropy(logits_NTV[wanted_NT], tokens_NT[:, 1:][wanted_NT])
+    return torch.nn.functional.cross_entropy(logits_NTV.transpose(1, 2), tokens_NT[:, 1:], reduction="none")

@@ -4,12 +4,22 @@ import random
 from collections import Counter
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.data.prompt import build as prompt
 from pipeline.errors import UserError
 from services.learning.tiny import TinyModel, build
-from services.learning.warmstart import SLIPS, WarmStart, cache_folder, cache_key, fit, spoken, warm_start
+from services.learning.warmstart import (
+    SLIPS,
+    WarmStart,
+    cache_folder,
+    cache_key,
+    fit,
+    right_probability,
+    spoken,
+    warm_start,
+)
 from sluice.v1 import prompt_pb2
 
 
@@ -33,24 +43,46 @@ def test_each_slip_does_what_its_name_says():
     }
 
 
-def test_half_of_the_examples_are_right_and_the_slips_are_as_likely_as_each_other():
-    rng = random.Random(0)
-    said = Counter(spoken("abcd", WarmStart(), rng) for _ in range(6000))
-    assert said["abcd"] == pytest.approx(3000, abs=150)
-    assert all(said[slip("abcd")] == pytest.approx(1000, abs=100) for slip in SLIPS.values())
+def test_half_of_every_batch_is_right_and_the_slips_are_as_likely_as_each_other():
+    rng, said = random.Random(0), Counter()
+    for _ in range(60):
+        batch = Counter(spoken(["abcd"] * 64, WarmStart(), rng))
+        assert batch["abcd"] == 32
+        said.update(batch)
+    assert all(said[slip("abcd")] == pytest.approx(640, abs=25) for slip in SLIPS.values())
 
 
 def test_without_slips_every_example_is_right():
-    rng = random.Random(0)
-    assert {spoken("abcd", WarmStart(slip_share=0, slips=()), rng) for _ in range(100)} == {"abcd"}
+    assert spoken(["ab", "cd"], WarmStart(slip_share=0, slips=()), random.Random(0)) == ["ab", "cd"]
 
 
 def test_the_loss_falls_and_progress_is_told(small):
     network, seen = AutoModelForCausalLM.from_pretrained(small), []
-    settings = WarmStart(steps=60, batch=12, warmup=5, lr=1e-2)
+    settings = WarmStart(steps=60, batch=12, warmup=5, lr=1e-2, enough=1)
     fit(network, AutoTokenizer.from_pretrained(small), WORDS, settings, lambda *told: seen.append(told))
     assert [(done, steps) for done, steps, _ in seen] == [(n, 60) for n in range(10, 61, 10)]
     assert seen[-1][2] < 1.5 < seen[0][2]
+
+
+def test_it_stops_once_enough_of_the_answers_are_right(small):
+    network, seen = AutoModelForCausalLM.from_pretrained(small), []
+    settings = WarmStart(steps=500, batch=12, warmup=5, lr=1e-2, enough=0.1)
+    fit(network, AutoTokenizer.from_pretrained(small), WORDS, settings, lambda *told: seen.append(told))
+    assert seen[-1][0] < 500
+
+
+def test_the_probability_of_a_right_answer_is_the_product_over_its_tokens(small):
+    network = AutoModelForCausalLM.from_pretrained(small)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    uniform = right_probability(network, 0, [([5, 6], [7, 2]), ([5, 6, 8], [2])])
+    assert uniform == pytest.approx((98**-2 + 98**-1) / 2)
+
+
+def test_one_example_is_too_few(small, tmp_path):
+    with pytest.raises(UserError, match="there are 1 examples; accepted: at least 2"):
+        warm_start(small, WORDS[:1], WarmStart(steps=1), tmp_path)
 
 
 def test_it_is_made_once_and_again_only_for_other_settings_or_examples(small, tmp_path):
@@ -92,7 +124,7 @@ def test_a_wrong_setting_is_refused(knobs, sentence):
 def test_a_prompt_without_an_answer_cannot_be_an_example(small, tmp_path):
     bare = prompt([("user", "abc")], prompt_pb2.CheckSpec(check="exact"))
     with pytest.raises(UserError, match="has no answer"):
-        warm_start(small, [bare], WarmStart(steps=1), tmp_path)
+        warm_start(small, [bare, bare], WarmStart(steps=1), tmp_path)
 
 
 def test_a_missing_model_folder_is_refused(tmp_path):
