@@ -217,7 +217,7 @@ def read_all(log: Log, topic: str) -> list[Record]:
     found: list[Record] = []
     try:
         while any(follower.positions()[(topic, p)] < end for p, (_, end) in ends.items()):
-            found.extend(follower.poll(timeout=5.0, max_records=2000))
+            found.extend(follower.poll(timeout=0.1, max_records=2000))
     finally:
         follower.close()
     found.sort(key=lambda record: (record.partition, record.offset))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from pipeline.errors import Poison, UserError
 from pipeline.log.api import MAX_RECORD_BYTES, Send, TopicConfig
@@ -30,3 +31,8 @@ def refuse_other_partitions(config: TopicConfig, found: int) -> None:
         raise UserError(
             f"topic {config.name!r} has {found} partitions, asked for {config.partitions}; accepted: {found}"
         )
+
+
+def refuse_trim(topic: str) -> NoReturn:
+    """Raise `UserError`: a compacted topic has no point before which everything may go."""
+    raise UserError(f"topic {topic!r} is compacted and cannot be trimmed; accepted: a topic that is kept by time")

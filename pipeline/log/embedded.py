@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from pipeline.log.api import Position, TopicConfig
-from pipeline.log.checks import refuse_other_partitions, refuse_topic
+from pipeline.log.checks import refuse_other_partitions, refuse_topic, refuse_trim
 from pipeline.log.embedded_database import Database
 from pipeline.log.embedded_expire import expire, trim
 from pipeline.log.embedded_group import EmbeddedGroupReader
@@ -77,8 +77,14 @@ class EmbeddedLog:
             return sum(connection.execute(query, (group, partition_id)).fetchone()[0] for partition_id in ids)
 
     def trim(self, topic: str, partition: int, before: int) -> None:
-        """Forget records below offset `before`."""
-        trim(self._database, self._layout.id((topic, partition)), before)
+        """Forget records below offset `before`. Raises `UserError` for a compacted topic."""
+        partition_id = self._layout.id((topic, partition))
+        query = "SELECT compacted AND retention_ms IS NULL FROM topics WHERE name = ?"
+        with self._database.reading() as connection:
+            (only_compacted,) = connection.execute(query, (topic,)).fetchone()
+        if only_compacted:
+            refuse_trim(topic)
+        trim(self._database, partition_id, before)
 
     def topics(self, prefix: str = "") -> list[str]:
         """Names of the topics that begin with `prefix`, in order."""

@@ -70,7 +70,7 @@ class EmbeddedFollower:
 
     def __init__(self, database: Database, layout: Layout, offsets: Mapping[Position, int]) -> None:
         for position in offsets:
-            layout.id(position)
+            layout.id(position)  # refuses what is unknown
         self._cursor = Cursor(database, layout, offsets)
 
     def poll(self, timeout: float, max_records: int = 500) -> list[Record]:

@@ -99,9 +99,10 @@ def fetch(connection: sqlite3.Connection, layout: Layout, offsets: Mapping[Posit
         if len(records) >= max_records or budget <= 0:
             return Batch(records, moved, full=True)
         first, end = bounds_of(connection, layout.id(position))
-        if offset < first:
-            raise Lost(f"offset {offset} of {position[0]}[{position[1]}] is gone; the log holds {first} and later")
-        if offset >= end:
+        if not first <= offset <= end:
+            where = "gone" if offset < first else "beyond its end"
+            raise Lost(f"offset {offset} of {position[0]}[{position[1]}] is {where}; the log holds {first} to {end}")
+        if offset == end:
             continue
         moved[position] = end
         low = layout.id(position) << OFFSET_BITS

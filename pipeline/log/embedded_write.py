@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipeline import failpoint
 from pipeline.errors import Fenced, UserError
 from pipeline.log.api import Transaction
 from pipeline.log.checks import refuse_large
@@ -20,6 +21,7 @@ class EmbeddedWriter:
         self._database = database
         self._layout = layout
         self._id = transactional_id
+        self._number = 0
         with database.writing() as connection:
             connection.execute(
                 "INSERT INTO writers VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET epoch = epoch + 1", (self._id,)
@@ -49,6 +51,8 @@ class EmbeddedWriter:
             offsets = append(connection, placed)
             if isinstance(reader, EmbeddedGroupReader):
                 reader.commit(connection, transaction.offsets)
+            self._number += 1
+            failpoint.reach("log.in_transaction", number=self._number)
         transaction.written = [
             (send.topic, self._layout.ids(send.topic).index(partition_id), offset)
             for (partition_id, send), offset in zip(placed, offsets, strict=True)

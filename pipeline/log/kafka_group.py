@@ -36,7 +36,7 @@ SHORTEST_POLL_S = 0.001
 class Consumer:
     """A `KafkaConsumer` that notices when its broker is away. Used by one thread at a time."""
 
-    def __init__(self, config: dict[str, Any], bootstrap: str, patience_s: float, probe: TopicPartition) -> None:
+    def __init__(self, config: dict[str, Any], bootstrap: str, patience_s: float, probe: TopicPartition | None) -> None:
         self._bootstrap = bootstrap
         self._patience_s = patience_s
         self._probe = probe
@@ -62,6 +62,8 @@ class Consumer:
         self.kafka.close(autocommit=False, timeout_ms=int(self._patience_s * 1000))
 
     def _ask(self) -> None:
+        if self._probe is None:
+            return
         with answering(self._bootstrap):
             self.kafka.end_offsets([self._probe], timeout_ms=self._patience_s * 1000)
         self._heard_at = time.monotonic()
@@ -70,13 +72,10 @@ class Consumer:
         wanted: dict[TopicPartition, int] = error.args[0]
         ((position, offset), *_) = wanted.items()
         first = self.kafka.beginning_offsets([position], timeout_ms=self._patience_s * 1000)[position]
-        return lost((position.topic, position.partition), offset, first)
-
-
-def lost(position: Position, offset: int, first: int) -> Lost:
-    """The error for an offset that the log does not hold."""
-    where = "gone" if offset < first else "beyond its end"
-    return Lost(f"offset {offset} of {position[0]}[{position[1]}] is {where}; the log holds {first} and later")
+        end = self.kafka.end_offsets([position], timeout_ms=self._patience_s * 1000)[position]
+        where = "gone" if offset < first else "beyond its end"
+        what = f"offset {offset} of {position.topic}[{position.partition}]"
+        return Lost(f"{what} is {where}; the log holds {first} to {end}")
 
 
 class KafkaFollower:
@@ -86,7 +85,7 @@ class KafkaFollower:
         self, config: dict[str, Any], bootstrap: str, patience_s: float, offsets: Mapping[Position, int]
     ) -> None:
         self._offsets = dict(offsets)
-        probe = TopicPartition(*next(iter(offsets)))
+        probe = next((TopicPartition(*position) for position in offsets), None)
         self._consumer = Consumer(config | {"auto_offset_reset": "none"}, bootstrap, patience_s, probe)
         self._consumer.kafka.assign([TopicPartition(*position) for position in offsets])
         self.seek(offsets)

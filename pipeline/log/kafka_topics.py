@@ -11,9 +11,9 @@ from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 from kafka.protocol.consumer import IsolationLevel
 
-from pipeline.errors import UserError
+from pipeline.errors import LogUnavailable, UserError
 from pipeline.log.api import TopicConfig
-from pipeline.log.checks import refuse_other_partitions, refuse_topic
+from pipeline.log.checks import refuse_other_partitions, refuse_topic, refuse_trim
 from pipeline.log.kafka_client import answering
 
 T = TypeVar("T")
@@ -77,8 +77,10 @@ class Topics:
         position = TopicPartition(topic, partition)
         try:
             self._call(lambda admin: admin.delete_records({position: min(before, end)}))
-        except kafka_errors.PolicyViolationError as error:
-            raise UserError(f"topic {topic!r} is compacted; accepted: a topic kept by time can be trimmed") from error
+        except LogUnavailable as error:
+            if isinstance(error.__cause__, kafka_errors.PolicyViolationError):
+                refuse_trim(topic)
+            raise
 
     def close(self) -> None:
         """Disconnect."""
@@ -103,10 +105,7 @@ class Topics:
                 if self._admin is None:
                     self._admin = KafkaAdminClient(**self._config)
                 admin = self._admin
-            try:
-                return action(admin)
-            except kafka_errors.PolicyViolationError as error:
-                raise UserError(f"log kafka://{self._bootstrap} refuses this: {error}") from error
+            return action(admin)
 
 
 def kafka_config(config: TopicConfig) -> dict[str, str]:

@@ -23,6 +23,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata
 
+from pipeline import failpoint
 from pipeline.errors import Fenced, LogUnavailable, Poison, UserError
 from pipeline.log.api import Position, Send, Transaction, partition_of
 from pipeline.log.checks import refuse_large
@@ -65,6 +66,7 @@ class KafkaWriter:
         self._patience_s = patience_s
         self._doubt: Attempt | None = None
         self._fenced = ""
+        self._number = 0
         with answering(bootstrap):
             self._producer = KafkaProducer(
                 **config,
@@ -161,6 +163,8 @@ class KafkaWriter:
             if attempt.offsets:
                 self._producer.send_offsets_to_transaction(_kafka_offsets(attempt.offsets), attempt.membership)
             found = [future.get(timeout=DELIVERY_TIMEOUT_MS / 1000 * 2) for future in futures]
+            self._number += 1
+            failpoint.reach("log.in_transaction", number=self._number)
             self._producer.commit_transaction()
         except (kafka_errors.KafkaError, OSError) as error:
             raise self._meaning(error, self._abort()) from error

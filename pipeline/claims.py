@@ -1,0 +1,93 @@
+"""Payloads too large for a record: kept in the run's store, claimed by a record.
+
+A claim names where the payload is, its SHA-256 and its size. Payloads lie under their digest, so writing one twice is
+no matter, and a claim never points at anything but what was claimed. Readers refuse a URI outside the run's own store:
+a record must not be able to make a service read other files or other hosts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import uuid
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import Poison, Retryable, UserError
+from sluice.v1 import prompt_pb2
+
+
+def put(store_url: str, payload: bytes) -> prompt_pb2.Claim:
+    """Store a payload under `store_url` (an fsspec URL or a folder); returns the claim on it."""
+    digest = hashlib.sha256(payload)
+    uri = f"{_prefix(store_url)}{digest.hexdigest()}"
+    try:
+        _write(uri, payload)
+    except OSError as error:
+        raise Retryable(f"store {store_url!r} does not take a payload of {len(payload)} bytes: {error}") from error
+    return prompt_pb2.Claim(uri=uri, sha256=digest.digest(), size_bytes=len(payload))
+
+
+def get(claim: prompt_pb2.Claim, store_url: str) -> bytes:
+    """The payload of a claim.
+
+    Raises `Poison` for a URI outside the store, for a payload that is missing and for one that is not what was
+    claimed; `Retryable` when the store does not answer.
+    """
+    if not _inside(claim.uri, store_url):
+        raise Poison(f"claim points at {claim.uri!r}; accepted: payloads under {_prefix(store_url)!r}")
+    try:
+        with fsspec.open(claim.uri, "rb") as file:
+            payload = file.read(claim.size_bytes + 1)  # never more than was claimed, whatever lies there
+    except FileNotFoundError as error:
+        raise Poison(f"claim points at {claim.uri!r}, which is not in the store") from error
+    except OSError as error:
+        raise Retryable(f"store {store_url!r} does not answer: {error}") from error
+    if len(payload) != claim.size_bytes or hashlib.sha256(payload).digest() != claim.sha256:
+        raise Poison(f"payload at {claim.uri!r} is not the {claim.size_bytes} bytes that were claimed")
+    return payload
+
+
+def _prefix(store_url: str) -> str:
+    """The store's URL, absolute, ending in a slash.
+
+    >>> _prefix("s3://bucket/run"), _prefix("/runs/demo/")
+    ('s3://bucket/run/', '/runs/demo/')
+    """
+    if not store_url:
+        raise UserError("the store is ''; accepted: an fsspec URL or a folder")
+    return (store_url if "://" in store_url else os.path.abspath(store_url)).rstrip("/") + "/"
+
+
+def _inside(uri: str, store_url: str) -> bool:
+    """Payloads are files named by their digest directly under the store: nothing else is read.
+
+    >>> _inside("/runs/demo/" + "a" * 64, "/runs/demo")
+    True
+    >>> _inside("/runs/demo/../../etc/passwd", "/runs/demo"), _inside("http://host/" + "a" * 64, "/runs/demo")
+    (False, False)
+    """
+    folder, name = posixpath.split(uri)
+    named = len(name) == 64 and set(name) <= set("0123456789abcdef")
+    return named and f"{folder}/" == _prefix(store_url)
+
+
+def _write(uri: str, payload: bytes) -> None:
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    if not isinstance(filesystem, LocalFileSystem):
+        with fsspec.open(uri, "wb") as file:  # object stores show a file when it is closed
+            file.write(payload)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    aside = f"{path}.{uuid.uuid4().hex}"
+    try:
+        with open(aside, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        if os.path.exists(aside):
+            os.unlink(aside)

@@ -1,0 +1,94 @@
+"""Fixtures of the whole suite, and what happens where a piece is missing.
+
+- Tests marked `long` run only when `-m` asks for them (`make test-long`).
+- Tests marked `kafka` or `vllm` are skipped, with one loud line, where Java and Maven, or vLLM, are missing. With
+  SLUICE_REQUIRE=kafka,vllm a missing piece is a failure.
+"""
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BROKER = Path(__file__).parent / "kafka" / "broker"
+JARS = Path(__file__).parents[1] / ".kafka" / "libs" / "complete"
+PIECES = ("kafka", "vllm")
+SKIPPED = pytest.StashKey[dict]()
+
+
+@functools.cache
+def missing(piece: str) -> str:
+    """Why the tests of a piece cannot run here; empty when they can."""
+    if piece == "vllm":
+        return "" if importlib.util.find_spec("vllm") else "package 'vllm' is not installed"
+    if shutil.which("java") is None:
+        return "'java' is not installed"
+    if shutil.which("mvn") is None and not JARS.exists():
+        return "'mvn' (Maven) is not installed"
+    return ""
+
+
+def required(piece: str) -> bool:
+    """Is a missing piece a failure?"""
+    return piece in os.environ.get("SLUICE_REQUIRE", "").replace(" ", "").split(",")
+
+
+def pytest_configure(config):
+    config.stash[SKIPPED] = {}
+
+
+def pytest_collection_modifyitems(config, items):
+    if "long" in (config.getoption("markexpr") or ""):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in set(long)]
+
+
+def pytest_runtest_setup(item):
+    for piece in PIECES:
+        reason = missing(piece) if item.get_closest_marker(piece) else ""
+        if reason and required(piece):
+            pytest.fail(f"{piece} is required by SLUICE_REQUIRE, but {reason}", pytrace=False)
+        if reason:
+            skipped = item.config.stash[SKIPPED]
+            skipped[piece] = skipped.get(piece, 0) + 1
+            pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for piece, number in config.stash[SKIPPED].items():
+        line = f"!!! {number} TESTS OF {piece.upper()} WERE SKIPPED: {missing(piece)} !!!"
+        terminalreporter.write_line(line, yellow=True, bold=True)
+
+
+def broker(action: str, port: int | None = None) -> str:
+    """Run tests/kafka/broker; what it says. Raises when it fails."""
+    environment = os.environ | ({"KAFKA_PORT": str(port)} if port else {})
+    command = [sys.executable, str(BROKER), action]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=700, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip() or done.stdout.strip())
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def kafka():
+    """Address of a real Kafka broker; started when it does not run, and left running for the next session."""
+    broker("start")
+    return f"kafka://localhost:{os.environ.get('KAFKA_PORT', '9092')}"
+
+
+@pytest.fixture
+def other_kafka():
+    """A broker of its own to stop and kill: (port, a function that runs one of the script's actions on it)."""
+    port = int(os.environ.get("KAFKA_PORT", "9092")) + 100
+    broker("start", port)
+    yield port, lambda action: broker(action, port)
+    broker("wipe", port)

@@ -1,0 +1,73 @@
+"""Payloads that lie outside the log."""
+
+import os
+
+import fsspec
+import pytest
+
+from pipeline import claims
+from pipeline.errors import Poison, UserError
+from sluice.v1 import prompt_pb2
+
+
+def test_a_payload_comes_back_from_its_claim(tmp_path):
+    payload = os.urandom(2_000_000)
+    claim = claims.put(str(tmp_path / "store"), payload)
+    assert claim.size_bytes == 2_000_000 and len(claim.sha256) == 32
+    assert claims.get(claim, str(tmp_path / "store")) == payload
+
+
+def test_the_same_payload_is_stored_once_and_nothing_is_left_beside_it(tmp_path):
+    first, second = (claims.put(str(tmp_path), b"again") for _ in range(2))
+    assert first == second
+    assert [path.name for path in tmp_path.iterdir()] == [first.sha256.hex()]
+
+
+def test_an_empty_payload_can_be_claimed(tmp_path):
+    assert claims.get(claims.put(str(tmp_path), b""), str(tmp_path)) == b""
+
+
+def test_a_store_elsewhere_is_reached_through_fsspec():
+    claim = claims.put("memory://run", b"payload")
+    assert claim.uri.startswith("memory://run/")
+    assert claims.get(claim, "memory://run") == b"payload"
+    fsspec.filesystem("memory").rm("/run", recursive=True)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "/etc/passwd",
+        "{store}/../secret",
+        "{store}/sub/" + "a" * 64,
+        "file://{store}/" + "a" * 64,
+        "http://127.0.0.1:1/" + "a" * 64,
+        "simplecache::{store}/" + "a" * 64,
+        "{store}-other/" + "a" * 64,
+        "",
+    ],
+)
+def test_a_uri_outside_the_store_is_refused_without_being_opened(tmp_path, uri):
+    claim = prompt_pb2.Claim(uri=uri.format(store=tmp_path), sha256=b"x" * 32, size_bytes=1)
+    with pytest.raises(Poison, match="accepted: payloads under"):
+        claims.get(claim, str(tmp_path))
+
+
+@pytest.mark.parametrize("changed", [b"paylaod", b"payload and more", b"pay"])
+def test_a_payload_that_is_not_what_was_claimed_is_poison(tmp_path, changed):
+    claim = claims.put(str(tmp_path), b"payload")
+    (tmp_path / claim.sha256.hex()).write_bytes(changed)
+    with pytest.raises(Poison, match="not the 7 bytes"):
+        claims.get(claim, str(tmp_path))
+
+
+def test_a_payload_that_is_missing_is_poison(tmp_path):
+    claim = claims.put(str(tmp_path), b"payload")
+    (tmp_path / claim.sha256.hex()).unlink()
+    with pytest.raises(Poison, match="not in the store"):
+        claims.get(claim, str(tmp_path))
+
+
+def test_a_store_without_a_name_is_refused():
+    with pytest.raises(UserError, match="accepted: an fsspec URL or a folder"):
+        claims.put("", b"payload")
