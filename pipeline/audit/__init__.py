@@ -1,0 +1,26 @@
+"""The law of conservation: every requested rollout has one outcome or is truly in flight. Anything else is named.
+
+    facts.py    what the topics hold, indexed; bodies are not kept
+    account.py  where every requested rollout stands
+    checks.py   what contradicts what: a record that is missing shows in those that remain
+    result.py   the account as data, as JSON and as text
+
+Pure but for `audit_log`, which reads. Tests, chaos runs, `sluice audit` and the end of every run use this one account.
+
+What retention removed is not guessed at. A record's key says which partition it would lie in; where that partition's
+beginning is gone, its absence proves nothing and is counted as `below_retention`, not as lost. The account then covers
+what the log still holds: nothing carries the ended part forward yet.
+"""
+
+from pipeline.audit.account import account
+from pipeline.audit.facts import Facts, read
+from pipeline.audit.result import Audit, render
+from pipeline.log.api import Log
+from pipeline.topics import Names
+
+__all__ = ["Audit", "Facts", "account", "audit_log", "render"]
+
+
+def audit_log(log: Log, names: Names, now_ms: int) -> Audit:
+    """Audit a run from its log. Raises `UserError` when the log holds no such run, `LogUnavailable`."""
+    return account(read(log, names), now_ms)
