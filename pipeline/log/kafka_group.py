@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import OffsetAndMetadata
 
 from pipeline.errors import Fenced, LogUnavailable, Lost, UserError
 from pipeline.log.api import Position, Record
@@ -112,6 +114,14 @@ class KafkaFollower:
         self._consumer.close()
 
 
+@dataclass(frozen=True)
+class Commitment:
+    """Offsets for a transaction, and what the broker checks them against."""
+
+    offsets: dict[TopicPartition, OffsetAndMetadata]
+    membership: Any
+
+
 class KafkaGroupReader(ConsumerRebalanceListener):
     """A member of a consumer group. Its lease is Kafka's session, renewed by kafka-python's own thread."""
 
@@ -173,20 +183,24 @@ class KafkaGroupReader(ConsumerRebalanceListener):
         """Leave the group at once."""
         self._consumer.close()
 
-    def membership(self, offsets: dict[Position, int]) -> Any:
-        """What the broker checks a commit against. Raises `Fenced` for a partition that this member lost.
+    def commitment(self, offsets: Mapping[Position, int]) -> Commitment:
+        """What to commit. Raises `Fenced` for a partition that this member lost.
 
         A broker checks the member and its generation, not which partitions it holds: that is checked here. An offset
-        just after the last record is moved past the transaction's marker, so that an idle topic shows no backlog.
+        just after the last record read is moved past the marker of its transaction, so that an idle topic shows no
+        backlog.
         """
         kafka = self._consumer.kafka
-        for position, offset in list(offsets.items()):
+        waiting = {TopicPartition(record.topic, record.partition) for record in self._held}
+        found = {}
+        for position, offset in offsets.items():
             where = TopicPartition(*position)
             if where not in kafka.assignment() or where in self._lost or offset < self._began.get(where, 0):
                 raise Fenced(f"{position[0]}[{position[1]}] of group {self._group!r} went to another member")
-            if offset == self._next.get(where) and not self._held:
-                offsets[position] = max(offset, kafka.position(where, timeout_ms=0) or offset)
-        return kafka.group_metadata()
+            if offset == self._next.get(where) and where not in waiting:
+                offset = max(offset, kafka.position(where, timeout_ms=0) or offset)
+            found[where] = OffsetAndMetadata(offset, "", -1)
+        return Commitment(found, kafka.group_metadata())
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """kafka-python starts them at the committed offsets."""

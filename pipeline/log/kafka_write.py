@@ -19,16 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka import errors as kafka_errors
-from kafka.structs import OffsetAndMetadata
 
 from pipeline import failpoint
 from pipeline.errors import Fenced, LogUnavailable, Poison, UserError
 from pipeline.log.api import Position, Send, Transaction, partition_of
 from pipeline.log.checks import refuse_large
 from pipeline.log.kafka_client import answering, translated
-from pipeline.log.kafka_group import KafkaGroupReader
+from pipeline.log.kafka_group import Commitment, KafkaGroupReader
 from pipeline.log.kafka_topics import Topics
 
 TRANSACTION_TIMEOUT_MS = 15_000
@@ -46,7 +45,7 @@ class Attempt:
 
     sends: Sequence[tuple[int, Send]]
     offsets: dict[Position, int]
-    membership: Any
+    commitment: Commitment | None
     outcome: Future[Written] = field(default_factory=Future)
 
     def same(self, other: Attempt) -> bool:
@@ -101,7 +100,7 @@ class KafkaWriter:
         attempt = Attempt(
             [(self._place(send), send) for send in transaction.sends],
             dict(transaction.offsets),
-            _membership(transaction),
+            _commitment(transaction),
         )
         written = self._settle(attempt)
         if written is not None:
@@ -160,8 +159,8 @@ class KafkaWriter:
         try:
             self._producer.begin_transaction()
             futures = self._send(attempt.sends)
-            if attempt.offsets:
-                self._producer.send_offsets_to_transaction(_kafka_offsets(attempt.offsets), attempt.membership)
+            if attempt.commitment:
+                self._producer.send_offsets_to_transaction(attempt.commitment.offsets, attempt.commitment.membership)
             found = [future.get(timeout=DELIVERY_TIMEOUT_MS / 1000 * 2) for future in futures]
             self._number += 1
             failpoint.reach("log.in_transaction", number=self._number)
@@ -210,13 +209,9 @@ class KafkaWriter:
         return translated(self._bootstrap, error)
 
 
-def _membership(transaction: Transaction) -> Any:
+def _commitment(transaction: Transaction) -> Commitment | None:
     if not transaction.offsets:
         return None
     if not isinstance(transaction.reader, KafkaGroupReader):
         raise UserError("offsets are committed for a reader of another log; accepted: a reader of this log")
-    return transaction.reader.membership(transaction.offsets)
-
-
-def _kafka_offsets(offsets: dict[Position, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {TopicPartition(*position): OffsetAndMetadata(offset, "", -1) for position, offset in offsets.items()}
+    return transaction.reader.commitment(transaction.offsets)

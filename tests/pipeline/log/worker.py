@@ -1,8 +1,8 @@
 """A process of its own for the log's tests; the tests kill it.
 
-    python worker.py transform ADDRESS RUN ID   read RUN.in in group RUN.work, write RUN.out, exactly once, for ever
-    python worker.py member ADDRESS RUN ID      join group RUN.work on RUN.in, say "holds N" at every change, for ever
-    python worker.py lock PATH                  hold SQLite's exclusive lock on PATH until standard input ends
+python worker.py transform ADDRESS RUN ID   read RUN.in in group RUN.work, write RUN.out, exactly once, for ever
+python worker.py member ADDRESS RUN ID      join group RUN.work on RUN.in, say "holds N" at every change, for ever
+python worker.py lock PATH                  hold SQLite's exclusive lock on PATH until standard input ends
 """
 
 import sqlite3
