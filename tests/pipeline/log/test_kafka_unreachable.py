@@ -1,0 +1,122 @@
+"""The Kafka log when its broker is away, stopped or killed: bounded, one sentence, and it comes back."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import LogUnavailable, UserError
+from pipeline.log import TopicConfig
+from pipeline.log.api import read_all
+from pipeline.log.kafka import KafkaLog
+
+pytestmark = pytest.mark.kafka
+RUNS = Path(__file__).parents[3] / ".kafka" / "run"
+PATIENCE_S = 2.0
+
+
+def send(writer, value):
+    with writer.transaction() as transaction:
+        transaction.send("t", b"k", value)
+
+
+def refused(action, port, seconds=6.0):
+    begun = time.monotonic()
+    with pytest.raises(LogUnavailable) as caught:
+        action()
+    assert time.monotonic() - begun < seconds
+    assert f"localhost:{port}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def until_it_answers(action, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except LogUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def until_refused(action, seconds=20.0):
+    """A reader learns of its broker's death when it has heard nothing for a while."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            action()
+        except LogUnavailable as error:
+            return str(error)
+    pytest.fail("nobody said that the broker is away")
+
+
+def test_a_log_whose_broker_is_not_there_says_so_with_its_address(unused_port):
+    log = KafkaLog(f"localhost:{unused_port}", patience_s=1.0)
+    for action in (
+        lambda: log.topics(),
+        lambda: log.create([TopicConfig("t", 1)]),
+        lambda: log.partitions("t"),
+        lambda: log.writer("w"),
+    ):
+        refused(action, unused_port)
+    log.close()
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:port", "a:1,b", ""])
+def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(UserError, match="accepted: kafka://host:port"):
+        KafkaLog(address)
+
+
+def test_without_the_c_checksum_the_log_does_not_start(monkeypatch):
+    monkeypatch.setattr("kafka.record.util.crc32c_c", None)
+    with pytest.raises(UserError, match="'crc32c' is missing"):
+        KafkaLog("localhost:1")
+
+
+def test_a_broker_that_is_stopped_or_killed_is_waited_for_and_nothing_is_lost_or_written_twice(other_kafka):
+    port, run_script = other_kafka
+    log = KafkaLog(f"localhost:{port}", patience_s=PATIENCE_S)
+    log.create([TopicConfig("t", 1)])
+    writer = log.writer("w")
+    reader = log.group("g", ["t"], "m")
+    follower = log.follow({("t", 0): 0})
+    send(writer, b"before")
+    assert [record.value for record in reader.poll(10.0)] == [b"before"]
+    assert [record.value for record in follower.poll(10.0)] == [b"before"]
+
+    broker = int((RUNS / str(port) / "pid").read_text())
+    os.kill(broker, signal.SIGSTOP)
+    refused(lambda: send(writer, b"stopped"), port)
+    refused(lambda: send(writer, b"stopped"), port)  # still in doubt
+    os.kill(broker, signal.SIGCONT)
+    until_it_answers(lambda: send(writer, b"stopped"))
+    assert [record.value for record in until_it_answers(lambda: follower.poll(10.0))] == [b"stopped"]
+
+    os.kill(broker, signal.SIGKILL)
+    refused(lambda: send(writer, b"killed"), port)
+    refused(lambda: log.bounds("t"), port, 12.0)
+    assert f"localhost:{port}" in until_refused(lambda: follower.poll(0.5))
+    assert f"localhost:{port}" in until_refused(lambda: reader.poll(0.5))
+    run_script("start")
+    until_it_answers(lambda: send(writer, b"killed"))
+    assert [record.value for record in until_it_answers(lambda: follower.poll(10.0))] == [b"killed"]
+    found = []
+    deadline = time.monotonic() + 30
+    while len(found) < 2 and time.monotonic() < deadline:
+        found += until_it_answers(lambda: reader.poll(0.5))
+    assert [record.value for record in found] == [b"stopped", b"killed"]
+    assert [record.value for record in until_it_answers(lambda: read_all(log, "t"))] == [b"before", b"stopped", b"killed"]
+    for thing in (reader, follower, writer, log):
+        thing.close()
+
+
+@pytest.fixture
+def unused_port():
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
