@@ -181,7 +181,7 @@ def _against_steps(standing: Standing, name: Name, outcome: training_pb2.Outcome
     uses = standing.uses.get(name, [])
     if outcome.fate == Fate.FATE_TRAINED:
         if not uses:
-            yield f"the outcome of {shown(name)} says that step {outcome.step} trained on it, and no step that stands did"
+            yield f"the outcome of {shown(name)} says step {outcome.step} trained on it, and no step that stands did"
         elif len(uses) != outcome.uses and not standing.facts.cut("steps"):
             yield f"the outcome of {shown(name)} says {outcome.uses} uses, and {len(uses)} stand"
     elif uses:

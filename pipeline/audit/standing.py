@@ -45,8 +45,8 @@ class Standing:
 
     @cached_property
     def checkpoint(self) -> training_pb2.Checkpoint | None:
-        """The newest named checkpoint that stands."""
-        found = [one for one in self.facts.checkpoints if self.lineage.stands(one.epoch, one.step)]
+        """The newest named checkpoint that stands; of several of one step, the last on the log."""
+        found = [one for one in reversed(self.facts.checkpoints) if self.lineage.stands(one.epoch, one.step)]
         return max(found, key=lambda one: (one.epoch, one.step), default=None)
 
     @cached_property
