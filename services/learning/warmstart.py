@@ -66,7 +66,7 @@ class WarmStart:
     """
 
     steps: int = 700
-    enough: float = 0.37
+    enough: float = 0.39
     batch: int = 64
     lr: float = 1e-3
     warmup: int = 50
