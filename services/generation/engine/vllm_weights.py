@@ -1,0 +1,75 @@
+"""vLLM's side of a weight update, loaded inside its worker processes.
+
+vLLM takes new weights through a `WeightTransferEngine` that is registered by name. This one reads a safetensors file that
+the engine's process has written to shared memory, so nothing is pickled and every tensor-parallel worker maps the same
+bytes. Workers import this module because it holds their `worker_extension_cls`; importing it registers the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safetensors import safe_open
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+BACKEND = "sluice"
+EXTENSION = f"{__name__}.WorkerExtension"
+
+
+class WorkerExtension:
+    """Adds nothing to a worker: naming it makes the worker import this module."""
+
+
+@dataclass
+class InitInfo(WeightTransferInitInfo):
+    """Nothing has to be agreed beforehand."""
+
+
+@dataclass
+class UpdateInfo(WeightTransferUpdateInfo):
+    """`path`: a safetensors file with the whole policy, names as in the checkpoint."""
+
+    path: str
+
+
+class FileWeightTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
+    """Loads a policy from a file through the model's own loader, layer by layer."""
+
+    init_info_cls = InitInfo
+    update_info_cls = UpdateInfo
+
+    def init_transfer_engine(self, init_info: InitInfo) -> None:
+        """Nothing to connect to."""
+
+    def start_weight_update(self) -> None:
+        """Give layers their loading form back: some were repacked for their kernels."""
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, object]) -> None:
+        """As the base class does, but waits for the device only where there is one."""
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type == "cuda":
+            import torch
+
+            torch.cuda.synchronize(self.device)
+
+    def receive_weights(self, update_info: UpdateInfo) -> None:
+        """Load every tensor of the file."""
+        with safe_open(update_info.path, framework="pt") as file:
+            self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
+
+    def finish_weight_update(self) -> None:
+        """Repack what the kernels want repacked."""
+        finalize_layerwise_reload(self.model, self.model_config)
+
+    def shutdown(self) -> None:
+        """Nothing is held."""
+
+
+WeightTransferEngineFactory.register_engine(BACKEND, FileWeightTransfer)
