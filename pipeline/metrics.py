@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
@@ -50,7 +50,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_stage_backlog", GAUGE, "records", "Records that wait for this service.", ("topic",)),
     Metric("sluice_stage_state_info", GAUGE, "1", "1 for the state the worker is in.", ("state",)),
     Metric("sluice_log_cpu_seconds_total", COUNTER, "seconds", "CPU time spent in log and codec."),
-    Metric("sluice_process_cpu_seconds_total", COUNTER, "seconds", "CPU time of the process."),
     # Generation.
     Metric("sluice_generation_rollouts_total", COUNTER, "rollouts", "Rollouts ended, by how.", ("ending",)),
     Metric("sluice_generation_tokens_total", COUNTER, "tokens", "Tokens sampled."),
@@ -103,6 +102,7 @@ class Meter:
     def __init__(self, service: str, worker_id: str) -> None:
         self.service, self.worker_id = service, worker_id
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self.started = time.time()
         self.progress_at = time.time()
         self.waits: dict[str, float] = defaultdict(float)
@@ -111,15 +111,15 @@ class Meter:
         self._made: dict[str, Counter | Gauge | Histogram] = {}
         self._lock = threading.Lock()
 
-    def add(self, name: str, value: float = 1.0, **labels: str) -> None:
+    def add(self, name: str, value: float = 1.0, /, **labels: str) -> None:
         """Add to a counter."""
         self._child(name, labels).inc(value)
 
-    def set(self, name: str, value: float, **labels: str) -> None:
+    def set(self, name: str, value: float, /, **labels: str) -> None:
         """Set a gauge."""
         self._child(name, labels).set(value)
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Observe a value in a histogram."""
         self._child(name, labels).observe(value)
 

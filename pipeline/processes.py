@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.errors import SluiceError
 from pipeline.rundir import RunDir
 
-STEADY_S = 20.0
+STEADY_S = 120.0
 """A process that lived so long has started well; its next death counts as the first."""
 DEATHS = 6
 """Deaths in a row, each before `STEADY_S`, after which the run gives up."""

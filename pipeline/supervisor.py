@@ -9,6 +9,7 @@ Ctrl-C drains: what is in flight gets its outcome and the learner writes a check
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -109,8 +110,11 @@ class Supervisor:
         if self.dir.file("base/config.json").exists():
             return
         self.say("preparing the model")
-        command = [sys.executable, "-m", "services.learning.prepare", str(self.dir.path)]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        command = [sys.executable, "-m", "services.learning.first_model", str(self.dir.path)]
+        env = os.environ | {"OMP_NUM_THREADS": str(self.run.learning.threads)}
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env, check=False
+        )
         if done.returncode == 2:
             raise UserError(done.stderr.strip().removeprefix("sluice: "))
         if done.returncode:

@@ -92,6 +92,8 @@ class LearningHandler:
         self.checkpoint = training_pb2.Checkpoint()
         self.draining = ""
         self.finished = False
+        self.held = False
+        """The run is paused: it may not be ended now, even with every step done."""
         self.trouble = ""
         """What keeps a checkpoint from being written, one sentence; empty when nothing does."""
         self.metrics: dict[str, float] = {}
@@ -135,7 +137,7 @@ class LearningHandler:
         for record, noun in found:
             self.assembler.add(noun, (self.names.short(record.topic), record.partition, record.offset))
         self.assembler.expire(self._clock.read((record for record, _ in found), now_ms))
-        if not self.draining and (self._stop_wanted or self.step >= self.settings.steps):
+        if not (self.draining or self.held) and (self._stop_wanted or self.step >= self.settings.steps):
             self._drain("run_finished" if self.step >= self.settings.steps else "drained")
         self._collect()
         batch = self._sweep()
@@ -238,7 +240,7 @@ class LearningHandler:
             step=self.step,
             version=self.version,
             uses=result.uses,
-            drops=self.ledger.take_drops(),
+            drops=self.ledger.tell(),
             shifts=result.shifts,
             metrics=result.metrics,
             checkpoint_step=self.checkpoint.step,
@@ -295,7 +297,7 @@ class LearningHandler:
                 self.log.trim(*below)
 
     def _notice(self, now_ms: int) -> Transactions:
-        if self.ledger.drops and now_ms - self._noticed_ms >= self.settings.notice_every_ms:
+        if self.ledger.untold and now_ms - self._noticed_ms >= self.settings.notice_every_ms:
             self._noticed_ms = now_ms
             yield self._encode(self.ledger.notice())
 
@@ -357,7 +359,7 @@ class LearningHandler:
         if not everything_read or not self.assembler.idle or time.monotonic() < self._try_again_at:
             return
         self._collect()
-        if self.ledger.outcomes or self.ledger.drops or self.checkpoint.step != self.step:
+        if self.ledger.outcomes or self.ledger.untold or self.checkpoint.step != self.step:
             yield from self._checkpoint()
         self.finished = not self.trouble
 

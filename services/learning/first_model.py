@@ -113,7 +113,7 @@ def _examples(run: config.Run, settings: config.WarmStart) -> list:
     fresh = without(unique, prompts_of(run))
     if len(fresh) < settings.batch:
         raise UserError(
-            f"model.warm_start.examples leave {len(fresh)} that the run does not ask; accepted: {settings.batch} or more"
+            f"model.warm_start.examples leave {len(fresh)} that the run does not ask; accepted: {settings.batch} at least"
         )
     return fresh
 

@@ -1,0 +1,231 @@
+"""The learning service as one process: trainer, handler, stage and door; rank 0 of its world."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import torch
+
+from pipeline import config, parts, recipe, records
+from pipeline.log.api import Follower, Position
+from pipeline.metrics import Meter
+from pipeline.serve import Context
+from pipeline.stage import Decoded
+from pipeline.ways import Transactions, run_follow
+from services.learning import model as policy
+from services.learning.account import StepResult
+from services.learning.assembler import Assembler
+from services.learning.door import Door
+from services.learning.export import export
+from services.learning.group import Group
+from services.learning.handler import LearningHandler, Settings
+from services.learning.model import Compute
+from services.learning.trainer import Trainer
+from sluice.v1 import control_pb2, learning_pb2, learning_pb2_grpc
+
+POLICY_ID = "main"
+POLL_S = 0.05
+Phase = control_pb2.Phase
+
+
+def build(context: Context) -> LearningService:
+    """The service of this process."""
+    return LearningService(context)
+
+
+class Measured:
+    """The trainer as the handler asks for it, counted."""
+
+    def __init__(self, trainer: Trainer, meter: Meter, dtype: str) -> None:
+        self.trainer, self.meter, self.dtype = trainer, meter, dtype
+
+    def refuses(self, group: Group) -> str:
+        """Why a closed group is not worth a place in a batch; empty keeps it."""
+        return self.trainer.refuses(group)
+
+    def step(self, groups: Sequence[Group], version: int) -> StepResult:
+        """One optimiser step."""
+        begun = time.monotonic()
+        result = self.trainer.step(groups, version)
+        seconds = time.monotonic() - begun
+        self.meter.worked(seconds)
+        self.meter.observe("sluice_learning_step_seconds", seconds)
+        self._count(groups, result)
+        return result
+
+    def state(self) -> Mapping[str, Any]:
+        """Shards for a checkpoint."""
+        return self.trainer.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from them."""
+        self.trainer.load_state(state)
+
+    def weights(self) -> Iterable[tuple[str, Any]]:
+        """The policy in its serving dtype."""
+        return self.trainer.weights(self.dtype)
+
+    def _count(self, groups: Sequence[Group], result: Any) -> None:
+        meter = self.meter
+        sizes = {member.name: member.tokens for group in groups for member in group.members}
+        meter.add("sluice_learning_rollouts_total", len(result.uses))
+        meter.add("sluice_learning_tokens_total", sum(sizes[(u.key.request_id, u.key.index)] for u in result.uses))
+        for use in result.uses:
+            meter.observe("sluice_learning_lag_versions", use.lag)
+        for name, value in result.metrics.items():
+            meter.set("sluice_learning_stat", value, name=name)
+        meter.observe("sluice_learning_accuracy_ratio", result.metrics.get("accuracy_mean", 0.0))
+
+
+class LearningService:
+    """Stage and door over one handler."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        run, self.recipe = context.run, recipe.compose(context.run)
+        torch.set_num_threads(run.learning.threads)
+        torch.manual_seed(run.seed)
+        self.base = context.dir.folder("base")
+        compute = Compute(
+            run.model.device, run.model.dtype, run.learning.tokens_per_micro_batch, run.learning.gradient_checkpointing
+        )
+        trainer = Trainer(
+            policy.load(str(self.base.resolve()), compute), self.recipe, run.generation.max_tokens, compute
+        )
+        self.trainer = Measured(trainer, context.meter, serving_dtype(run, compute))
+        self.handler = LearningHandler(
+            context.log,
+            context.names,
+            context.dir.folder("checkpoints"),
+            self.trainer,
+            parts.load("learning.replay", self.recipe.replay.name, **self.recipe.replay.knobs),
+            Assembler(min_group=self.recipe.min_group),
+            settings_of(run),
+        )
+        self.workers: Follower | None = None
+        self._told: set[int] = set()
+        self._draining_since_ms = 0
+        self._last_step = -1
+
+    @property
+    def finished(self) -> bool:
+        """Every requested rollout has its outcome."""
+        return self.handler.finished
+
+    def register(self, server: grpc.Server) -> list[str]:
+        """Its craft on the door."""
+        learning_pb2_grpc.add_LearningServiceServicer_to_server(Door(self.handler), server)
+        return [learning_pb2.DESCRIPTOR.services_by_name["LearningService"].full_name]
+
+    def run(self) -> None:
+        """Read rollouts and verdicts, train."""
+        run_follow(self.context.stage, self, "learning", self._poll_s)
+
+    def start(self) -> Transactions:
+        """Begin where the log says."""
+        yield from self.handler.start()
+
+    def offsets(self) -> dict[Position, int]:
+        """Where reading begins."""
+        return self.handler.offsets()
+
+    def __call__(self, found: list[Decoded], now_ms: int) -> Transactions:
+        """Learn; and say when the run drains and when it has finished."""
+        life, handler = self.context.life, self.handler
+        handler.held = life.phase in (Phase.PHASE_PAUSED, Phase.PHASE_UNSPECIFIED) or life.paused_here
+        if life.run_ends:
+            handler.stop()
+        if handler.draining:
+            self._hear_difficulty()
+        yield from handler(found, now_ms)
+        self._measure()
+        if handler.draining and life.phase == Phase.PHASE_RUNNING:
+            yield from self._tell(Phase.PHASE_DRAINING, handler.draining)
+        if handler.draining and not self._draining_since_ms:
+            self._draining_since_ms = now_ms
+        if handler.finished and life.phase == Phase.PHASE_DRAINING and Phase.PHASE_FINISHED not in self._told:
+            export(self.trainer.trainer.model, self.base, self.context.dir.folder("model"))
+            yield from self._tell(Phase.PHASE_FINISHED, f"{handler.draining} at step {handler.step}")
+
+    def poison(self, ids: dict[str, str], reason: str) -> None:
+        """A record that could not be read."""
+        self.handler.poison(ids, reason)
+
+    def waiting_for(self) -> str:
+        """What it waits for when nothing comes."""
+        return "paused" if self.handler.held and not self.handler.draining else self.handler.waiting_for()
+
+    def status(self, status: control_pb2.WorkerStatus) -> None:
+        """Step, version, what is buffered."""
+        handler = self.handler
+        status.version, status.reason = handler.version, handler.trouble
+        status.counters["steps"] = handler.step
+        status.gauges["buffered"] = len(handler.buffer)
+        status.gauges["epoch"] = handler.epoch
+
+    def close(self) -> None:
+        """Stop following."""
+        if self.workers is not None:
+            self.workers.close()
+
+    def _poll_s(self) -> float:
+        ready = len(self.handler.buffer) >= self.context.run.learning.batch_groups
+        return 0.0 if ready and not self.handler.draining else POLL_S
+
+    def _tell(self, phase: int, reason: str) -> Transactions:
+        if phase in self._told:
+            return
+        self._told.add(phase)
+        run = self.context.run
+        control = control_pb2.Control(
+            phase=phase,  # type: ignore[arg-type]
+            reason=reason,
+            config_digest=config.identity_digest(run),
+            config_json=config.canonical(run),
+            written_ms=int(time.time() * 1000),
+            by="learning",
+        )
+        yield [records.encode(self.context.names.topic("control"), "run", control)]
+
+    def _hear_difficulty(self) -> None:
+        """Difficulty says that it issues no more, and how many requests it issued in all."""
+        log, topic = self.context.log, self.context.names.topic("workers")
+        if self.workers is None:
+            self.workers = log.follow({(topic, p): first for p, (first, _) in log.bounds(topic).items()})
+        for record in self.workers.poll(0.0, 2000):
+            status = records.decode_as(control_pb2.WorkerStatus, record)
+            drained = status.state == control_pb2.WORKER_STATE_DRAINED and status.service == "difficulty"
+            if drained and status.written_ms >= self._draining_since_ms:
+                self.handler.drained(int(status.counters["requests"]))
+
+    def _measure(self) -> None:
+        handler, meter = self.handler, self.context.meter
+        if handler.step == self._last_step:
+            return
+        self._last_step = handler.step
+        meter.set("sluice_learning_step", handler.step)
+        meter.set("sluice_learning_version", handler.version)
+        meter.set("sluice_learning_buffered_groups", len(handler.buffer), where="replay")
+
+
+def settings_of(run: config.Run) -> Settings:
+    """The handler's settings from the run file."""
+    return Settings(
+        steps=run.learning.steps,
+        batch_groups=run.learning.batch_groups,
+        max_lag=run.max_lag,
+        checkpoint_every=run.learning.checkpoint_every,
+        publish_every=run.learning.publish_every,
+        keep_checkpoints=run.learning.keep_checkpoints,
+        policy_id=POLICY_ID,
+    )
+
+
+def serving_dtype(run: config.Run, compute: Compute) -> str:
+    """The dtype that weights travel in: what generation serves."""
+    if run.generation.dtype != "auto":
+        return run.generation.dtype
+    return "bfloat16" if compute.where().type == "cuda" else "float32"
