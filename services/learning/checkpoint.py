@@ -114,9 +114,11 @@ def _write(stem: Path, content: Any) -> Path:
 
         save_file(dict(content), path, metadata={"format": "pt"})
     else:
+        import numpy
         from safetensors.numpy import save_file
 
-        save_file(dict(content), path, metadata={"format": "np"})
+        arrays = {name: numpy.asarray(array, order="C") for name, array in content.items()}
+        save_file(arrays, path, metadata={"format": "np"})
     return path
 
 

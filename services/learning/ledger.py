@@ -12,33 +12,42 @@ from sluice.v1 import training_pb2
 
 @dataclass
 class Ledger:
-    """Stamps ends with the (epoch, step) at, or after, which they came. `dropped` counts by reason since the start."""
+    """Stamps ends with (epoch, step). `dropped`, `trained`: counts since the start.
+
+    A drop is stamped when it is told, with the step that tells it: so a rewind takes back both or neither.
+    """
 
     epoch: int = 0
     step: int = 0
-    drops: list[training_pb2.Drop] = field(default_factory=list)
     outcomes: list[training_pb2.Outcome] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     trained: int = 0
+    _untold: list[End] = field(default_factory=list)
 
     def enter(self, ends: Iterable[End]) -> None:
         """These ended now."""
         for end in ends:
-            self.outcomes.append(end.outcome(self.epoch, self.step))
             if end.trained:
                 self.trained += 1
+                self.outcomes.append(end.outcome(self.epoch, self.step))
             else:
-                self.drops.append(end.drop())
                 self.dropped[end.reason] += 1
+                self._untold.append(end)
 
-    def take_drops(self) -> list[training_pb2.Drop]:
+    @property
+    def untold(self) -> int:
         """Drops that nobody was told of yet."""
-        found, self.drops = self.drops, []
-        return found
+        return len(self._untold)
+
+    def tell(self) -> list[training_pb2.Drop]:
+        """Those drops, for the record of the present step."""
+        self.outcomes += [end.outcome(self.epoch, self.step) for end in self._untold]
+        told, self._untold = self._untold, []
+        return [end.drop() for end in told]
 
     def notice(self) -> list[training_pb2.DropNotice]:
-        """A notice of the drops that nobody was told of yet; empty when there are none."""
-        drops = self.take_drops()
+        """A notice of those drops; empty when there are none."""
+        drops = self.tell()
         return [training_pb2.DropNotice(epoch=self.epoch, after_step=self.step, drops=drops)] if drops else []
 
     def named(self) -> None:

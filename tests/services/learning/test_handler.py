@@ -1,10 +1,14 @@
 """The learner on a real log: whatever it is killed between, every requested rollout ends once."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from pipeline.audit import audit_log
+from services.learning.checkpoint import Damaged
+from services.learning.replay.fifo import Fifo
+from sluice.v1 import control_pb2, training_pb2
 from tests.services.learning.world import NAMES, World, kinds
 
 
@@ -67,3 +71,144 @@ def test_killed_around_a_noun(tmp_path, kind, when, number):
     assert audit.steps == 8
     versions = [manifest.version for manifest in world.held("weights-manifest")]
     assert versions == sorted(set(versions))
+
+
+def test_reuse_and_kills_together_train_no_use_twice(tmp_path):
+    world = World(tmp_path, seed=4, replay=Fifo(max_uses=3, reuse_max_lag=6)).run(killer(5))
+    audit = audited(world)
+    assert audit.clean and audit.in_flight == 0, audit
+    assert audit.reused > 0
+
+
+def corrupting(world, number):
+    """At the `number`-th checkpoint that is named: damage its files, then die."""
+    left = [number]
+
+    def kill(sends):
+        if kinds(sends) and "Outcome" in kinds(sends):
+            left[0] -= 1
+            if left[0] == 0:
+                newest = max((world.root / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+                (newest / "model.safetensors").write_bytes(b"damaged")
+                return "after"
+        return ""
+
+    return kill
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, seed, number):
+    world = World(tmp_path, seed=seed)
+    world.run(corrupting(world, number))
+    assert "is damaged" in caplog.text and "falling back to the checkpoint of step" in caplog.text
+    audit = audited(world)
+    assert audit.clean and audit.in_flight == 0, audit
+    assert audit.voided_steps or audit.steps == 8
+
+
+def test_when_no_checkpoint_verifies_the_learner_refuses_to_start(tmp_path):
+    world = World(tmp_path).run()
+    for folder in (tmp_path / "checkpoints").iterdir():
+        (folder / "model.safetensors").write_bytes(b"damaged")
+    world.born()
+    with pytest.raises(Damaged, match="no checkpoint of this run can be loaded"):
+        list(world.handler.start())
+
+
+def test_a_stopped_run_ends_everything_and_a_second_run_goes_on_to_the_end(tmp_path):
+    world = World(tmp_path).run(stop_at=3)
+    audit = audited(world)
+    assert audit.clean and audit.in_flight == 0 and audit.steps == 3, audit
+    assert audit.dropped["drained"]
+    world.write(("control", "run", control_pb2.Control(phase=control_pb2.PHASE_RUNNING)))
+    audit = audited(world.run())
+    assert audit.clean and audit.in_flight == 0 and audit.steps == 8, audit
+    assert "run_finished" in audit.dropped and audit.voided_steps == 0
+
+
+def test_a_finished_run_that_is_started_again_trains_nothing_more(tmp_path):
+    world = World(tmp_path).run()
+    trained = len(world.trainer.seen)
+    audit = audited(world.run())
+    assert audit.clean and audit.steps == 8 and len(world.trainer.seen) == trained
+
+
+def test_a_skipped_step_drops_its_rollouts_and_publishes_nothing(tmp_path):
+    world = World(tmp_path)
+    world.trainer.skip_at = 4
+    audit = audited(world.run())
+    assert audit.clean and audit.dropped["nan_step"] > 0
+    skipped = next(step for step in world.held("steps") if isinstance(step, training_pb2.TrainStep) and step.step == 4)
+    before = next(step for step in world.held("steps") if isinstance(step, training_pb2.TrainStep) and step.step == 3)
+    assert not skipped.uses and skipped.version == before.version
+
+
+def test_versions_count_from_one_one_for_each_step_and_old_weights_are_trimmed(tmp_path):
+    world = World(tmp_path).run()
+    versions = [manifest.version for manifest in world.held("weights-manifest")]
+    assert versions == list(range(1, 10))
+    assert {chunk.version for chunk in world.held("weights")} == {8, 9}
+
+
+def test_publishing_every_second_step_keeps_the_version_in_between(tmp_path):
+    settings = replace(World.settings, publish_every=2)
+    world = World(tmp_path, settings=settings).run()
+    steps = [step for step in world.held("steps") if isinstance(step, training_pb2.TrainStep)]
+    assert [step.version for step in steps] == [1, 2, 2, 3, 3, 4, 4, 5]
+    assert audited(world).clean
+
+
+def test_no_trained_rollout_is_older_than_the_bound(tmp_path):
+    world = World(tmp_path, settings=replace(World.settings, max_lag=1)).run(killer(6))
+    lags = [use.lag for step in world.held("steps") if isinstance(step, training_pb2.TrainStep) for use in step.uses]
+    assert max(lags) <= 1
+    assert audited(world).dropped["stale"] > 0
+
+
+def test_a_disk_that_is_full_keeps_the_run_going_and_the_last_good_checkpoint(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("services.learning.handler.TRY_AGAIN_S", 0.0)
+    folder = tmp_path / "checkpoints"
+    blocked = tmp_path / "blocked"
+    world = World(tmp_path)
+
+    def fill_up_then_free(sends):
+        steps = world.handler.step
+        if steps == 2 and folder.is_dir():
+            folder.rename(blocked)
+            folder.touch()  # where a folder must be, a file lies: nothing can be written
+        if steps == 5 and blocked.is_dir():
+            folder.unlink()
+            blocked.rename(folder)
+        return ""
+
+    audit = audited(world.run(fill_up_then_free))
+    assert audit.clean and audit.steps == 8, audit
+    assert "cannot be written" in caplog.text and not world.handler.trouble
+
+
+def test_records_that_cannot_be_read_fail_their_rollouts(tmp_path):
+    world = World(tmp_path, settings=replace(World.settings, steps=2))
+    world.born()
+    world.commit(world.handler.start(), lambda sends: "")
+    world.handler.poison({"request_id": "r-77", "group_id": "g-77", "n": "2"}, "poison")
+    world.handler.poison({"version": "7"}, "poison")
+    world.commit(world.handler([], world.now_ms), lambda sends: "")
+    notices = [noun for noun in world.held("steps") if isinstance(noun, training_pb2.DropNotice)]
+    assert [(drop.key.request_id, drop.key.index, drop.reason) for drop in notices[0].drops] == [
+        ("r-77", 0, "poison"),
+        ("r-77", 1, "poison"),
+    ]
+
+
+def test_it_says_what_it_waits_for_and_where_it_is(tmp_path):
+    world = World(tmp_path)
+    world.born()
+    world.commit(world.handler.start(), lambda sends: "")
+    assert world.handler.waiting_for() == "requests"
+    progress = world.handler.progress()
+    assert (progress.epoch, progress.step, progress.steps, progress.version) == (1, 0, 8, 1)
+    assert progress.checkpoint.uri == "step-000000000000-epoch-1"
+    world.handler.stop()
+    world.commit(world.handler([], world.now_ms), lambda sends: "")
+    assert world.handler.waiting_for() == "drain"
