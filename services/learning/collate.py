@@ -75,19 +75,36 @@ def collate(
 def flaw(member: Member) -> str | None:
     """Why a rollout cannot be trained on, as a bounded reason; None when it can.
 
-    Its arrays must agree in length, its spans begin at token 0, and its log-probs be of a temperature above 0.
+    Its arrays must agree in length, its spans begin at token 0 and go up, its log-probs be of a temperature above 0,
+    and what a call keeps must be there to be kept.
     """
-    for call in member.rollout.calls:
+    lengths: list[int] = []
+    for index, call in enumerate(member.rollout.calls):
         n = len(call.tokens)
-        if len(call.logprobs) != n or len(call.token_kinds) not in (0, n):
-            return "malformed"
-        if n and (not call.spans or call.spans[0].first_token != 0):
+        parent = _parent(index, call)
+        known = lengths[parent] if 0 <= parent < index else 0
+        starts = [span.first_token for span in call.spans]
+        length = call.kept_tokens + len(call.context_tokens) + n
+        sound = (
+            parent < index
+            and call.kept_tokens <= known
+            and len(call.logprobs) == n
+            and len(call.token_kinds) in (0, n)
+            and (not n or (length > n and starts and starts[0] == 0))
+            and starts == sorted(set(starts))
+            and (not starts or starts[-1] <= n)
+        )
+        if not sound:
             return "malformed"
         if any(span.temperature <= 0 for span in call.spans):
             return "untrainable_temperature"
-        if n and not call.kept_tokens and not call.context_tokens:
-            return "malformed"
+        lengths.append(length)
     return None
+
+
+def _parent(index: int, call: rollout_pb2.Call) -> int:
+    """Index of the call whose context this one continues; -1 for none."""
+    return call.place.parent_call if call.place.HasField("parent_call") else index - 1
 
 
 def _calls(flat: _Flat, row: int, rollout: rollout_pb2.Rollout) -> None:
@@ -96,7 +113,7 @@ def _calls(flat: _Flat, row: int, rollout: rollout_pb2.Rollout) -> None:
     homes: list[int] = []  # the sequence that ends with it
     length = 0
     for index, call in enumerate(rollout.calls):
-        parent = call.place.parent_call if call.place.HasField("parent_call") else index - 1
+        parent = _parent(index, call)
         before = texts[parent][: call.kept_tokens] if parent >= 0 else np.zeros(0, np.int64)
         context = np.array(call.context_tokens, dtype=np.int64)
         tokens = np.array(call.tokens, dtype=np.int64)

@@ -229,6 +229,8 @@ class Trainer:
             blobs = self.world.gather_bytes(training_pb2.TrainStep(shifts=found).SerializeToString())
             shifts += [shift for blob in blobs for shift in training_pb2.TrainStep.FromString(blob).shifts]
             metrics |= seen
+        if shifts:
+            metrics["shift_mean"] = sum(shift.mean_abs_logprob_change for shift in shifts) / len(shifts)
         return shifts, metrics
 
     # -- what outlives the process

@@ -19,7 +19,7 @@ class Controller(Protocol):
     """State that lives between steps, on each rank for the rollouts it trained."""
 
     def after_step(self, batch: Batch, score: Score) -> tuple[list[training_pb2.PromptShift], dict[str, float]]:
-        """Look at what was just trained, under the updated policy; shifts and metrics of this rank."""
+        """Look at what was just trained, under the updated policy: this rank's shifts, the step's metrics."""
         ...
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -54,8 +54,7 @@ class _Running:
         known = [prompt for prompt in prompts if prompt in self.last]
         shifts = self._shifts(known, batch, score) if known else []
         self._remember(batch, score(batch).logp_NT)
-        values = [shift.mean_abs_logprob_change for shift in shifts]
-        return shifts, {"shift_mean": sum(values) / len(values)} if values else {}
+        return shifts, {}
 
     def _shifts(self, prompts: list[str], batch: Batch, score: Score) -> list[training_pb2.PromptShift]:
         groups = [Group(prompt, prompt, (self.last[prompt][0],)) for prompt in prompts]
