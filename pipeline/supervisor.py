@@ -147,12 +147,13 @@ class Supervisor:
             return
         prompts = held_out(self.log, self.names)[: self.run.evaluate.prompts]
         self.say(f"evaluating {len(prompts)} held-out problems ({name})")
+        version = view.steps[-1].version if step and view.steps else 0
         for greedy in (False, True):
-            self._evaluate(name + (" greedy" if greedy else ""), prompts, greedy, step)
+            self._evaluate(name + (" greedy" if greedy else ""), prompts, greedy, step, version)
         self.look()
 
-    def _evaluate(self, name: str, prompts: list, greedy: bool, step: int) -> None:
-        generation, verification = self._doors()
+    def _evaluate(self, name: str, prompts: list, greedy: bool, step: int, version: int = 0) -> None:
+        generation, verification = self._doors(version)
         plan = Plan(
             name,
             prompts,
@@ -168,14 +169,25 @@ class Supervisor:
             generation.close()
             verification.close()
 
-    def _doors(self) -> tuple[Client, Client]:
-        found = []
-        for service in (topics.GENERATION, topics.VERIFICATION):
-            serving = [s for s in self.watcher.view.of(service) if s.state == control_pb2.WORKER_STATE_SERVING]
-            if not serving:
-                raise NotReady(f"no {service} worker serves")
-            found.append(Client(max(serving, key=lambda status: status.written_ms).address))
-        return found[0], found[1]
+    def _doors(self, version: int) -> tuple[Client, Client]:
+        """Generation's door, once it has applied that version or a newer one, and verification's."""
+        deadline = time.monotonic() + READY_S
+        while True:
+            found = [self._serving(topics.GENERATION, version), self._serving(topics.VERIFICATION, 0)]
+            if all(found):
+                return Client(found[0]), Client(found[1])
+            if time.monotonic() > deadline:
+                missing = topics.VERIFICATION if found[0] else f"{topics.GENERATION} at version {version}"
+                raise NotReady(f"no {missing} serves after {READY_S:.0f} s; see the files in {self.dir.path}/logs")
+            if threading.current_thread() is threading.main_thread():
+                self.look()
+            else:
+                time.sleep(0.1)
+
+    def _serving(self, service: str, version: int) -> str:
+        states = (control_pb2.WORKER_STATE_SERVING, control_pb2.WORKER_STATE_STALE)
+        serving = [s for s in self.watcher.view.of(service) if s.state in states and s.version >= version]
+        return max(serving, key=lambda status: status.written_ms).address if serving else ""
 
     def _evaluate_now_and_then(self, view: View) -> None:
         every = self.run.evaluate.every
