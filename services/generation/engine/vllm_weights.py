@@ -1,12 +1,13 @@
 """vLLM's side of a weight update, loaded inside its worker processes.
 
-vLLM takes new weights through a `WeightTransferEngine` that is registered by name. This one reads a safetensors file that
-the engine's process has written to shared memory, so nothing is pickled and every tensor-parallel worker maps the same
-bytes. Workers import this module because it holds their `worker_extension_cls`; importing it registers the engine.
+vLLM takes new weights through a `WeightTransferEngine` that is registered by name. This one reads a safetensors file
+that the engine's process has written to shared memory, so nothing is pickled and every tensor-parallel worker maps the
+same bytes. Workers import this module because it holds their `worker_extension_cls`; importing it registers the engine.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from safetensors import safe_open
@@ -16,6 +17,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, UnquantizedEmbeddingMethod
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 BACKEND = "sluice"
@@ -65,11 +67,21 @@ class FileWeightTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
             self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
 
     def finish_weight_update(self) -> None:
-        """Repack what the kernels want repacked."""
+        """Repack what the kernels want repacked, output layers tied to the embedding too.
+
+        A tied output layer has no tensor of its own in the file, so the layerwise reload passes it by; on a CPU it
+        holds a repacked copy of the embedding, which would stay that of the old policy.
+        """
         finalize_layerwise_reload(self.model, self.model_config)
+        for layer in self.model.modules():
+            if isinstance(layer, ParallelLMHead) and isinstance(layer.quant_method, UnquantizedEmbeddingMethod):
+                layer.quant_method.process_weights_after_loading(layer)
 
     def shutdown(self) -> None:
         """Nothing is held."""
 
 
+# It warns at every update of layers without tensors of their own (rotary tables, tied output layers); that no tensor is
+# missing was checked before the pause.
+logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
 WeightTransferEngineFactory.register_engine(BACKEND, FileWeightTransfer)

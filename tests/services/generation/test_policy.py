@@ -49,7 +49,10 @@ def request(purpose=prompt_pb2.PURPOSE_TRAIN, n=1, **sampling) -> prompt_pb2.Rol
         ({"n": 0}, "n is 0; accepted: 1 or more"),
         ({"purpose": 0}, "purpose is not set; accepted: PURPOSE_TRAIN, PURPOSE_EVALUATE"),
         ({"purpose": prompt_pb2.PURPOSE_EVALUATE, "top_k": 3, "temperature": 0, "min_tokens": 1}, ""),
-        ({"purpose": prompt_pb2.PURPOSE_EVALUATE, "top_p": 1.5}, "top_p is 1.5 and min_p 0; accepted: (0, 1] and [0, 1)"),
+        (
+            {"purpose": prompt_pb2.PURPOSE_EVALUATE, "top_p": 1.5},
+            "top_p is 1.5 and min_p 0; accepted: (0, 1] and [0, 1)",
+        ),
     ],
 )
 def test_what_is_refused_is_said_in_one_sentence(changes, sentence):

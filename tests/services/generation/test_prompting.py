@@ -48,9 +48,7 @@ def test_hints_join_the_last_message_and_a_prefix_begins_the_answer_each_with_it
     ]
     context = prompter.render(request(("user", "hi"), guidance=guidance))
     tokens = list(context.tokens)
-    spans = {
-        one.guidance.kind: tokenizer.decode(tokens[one.first_token : one.end_token]) for one in context.injections
-    }
+    spans = {one.guidance.kind: tokenizer.decode(tokens[one.first_token : one.end_token]) for one in context.injections}
     assert spans["prefix"] == "So" and spans["hint"].endswith("look") and spans["experience"].endswith("closer")
     assert [one.guidance.kind for one in context.injections] == ["hint", "experience", "prefix"]
     inside = {i for one in context.injections for i in range(one.first_token, one.end_token)}
