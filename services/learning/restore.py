@@ -54,7 +54,9 @@ def find(log: Log, names: Names, root: Path) -> Beginning:
         if damaged:
             raise Damaged(f"no checkpoint of this run can be loaded: {'; '.join(damaged)}")
         return Beginning(epoch, manifest=manifest)
-    taken = _outcomes_until(log, names, chosen.step, epoch) if damaged else frozenset()
+    # A newer checkpoint that is damaged, now or at an earlier start, named outcomes that this one does not know.
+    fell_back = any(one.step > chosen.step for one in checkpoints)
+    taken = _outcomes_until(log, names, chosen.step, epoch) if fell_back else frozenset()
     named = tuple(one.uri for one in candidates if one.step <= chosen.step)
     return Beginning(epoch, chosen, state, manifest, named, tuple(damaged), taken)
 
