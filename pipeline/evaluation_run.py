@@ -15,7 +15,7 @@ from pipeline.errors import NotReady, UserError
 from pipeline.evaluate import Plan, evaluate
 from pipeline.processes import Processes
 from pipeline.rundir import RunDir
-from pipeline.supervisor import write
+from pipeline.supervisor import ANSWERING, write
 from pipeline.view import Watcher
 from sluice.v1 import control_pb2, prompt_pb2
 
@@ -80,7 +80,7 @@ def _answers(address: str) -> bool:
     client = Client(address)
     status = client.status(timeout=1.0)
     client.close()
-    return status is not None and status.state == control_pb2.WORKER_STATE_SERVING
+    return status is not None and status.state in ANSWERING
 
 
 def _start(processes: Processes, watcher: Watcher, service: str) -> str:
@@ -90,6 +90,6 @@ def _start(processes: Processes, watcher: Watcher, service: str) -> str:
     while time.monotonic() < deadline:
         processes.revive()
         status = watcher.look().workers.get(worker_id)
-        if status and status.written_ms >= since and status.state == control_pb2.WORKER_STATE_SERVING:
+        if status and status.written_ms >= since and status.state in ANSWERING:
             return status.address
     raise NotReady(f"{service} is not ready after {READY_S:.0f} s; its last words:\n{processes.last_words(worker_id)}")

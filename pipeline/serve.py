@@ -193,7 +193,10 @@ class Process:
         while True:
             last = self.over.is_set()
             status = self.status()
-            self._healthy(status.state == State.WORKER_STATE_SERVING and self._progresses())
+            ready = (
+                status.state in (State.WORKER_STATE_SERVING, State.WORKER_STATE_DRAINED) and not context.life.leaving
+            )
+            self._healthy(ready and self._progresses())
             _publish(context.meter, status)
             try:
                 with writer.transaction() as transaction:

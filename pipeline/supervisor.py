@@ -34,6 +34,8 @@ from sluice.v1 import control_pb2
 READY_S = 300.0
 DRAIN_S = 600.0
 Phase = control_pb2.Phase
+ANSWERING = (control_pb2.WORKER_STATE_SERVING, control_pb2.WORKER_STATE_STALE, control_pb2.WORKER_STATE_DRAINED)
+"""States in which a worker's door answers."""
 Say = Callable[[str], None]
 
 
@@ -185,8 +187,7 @@ class Supervisor:
                 time.sleep(0.1)
 
     def _serving(self, service: str, version: int) -> str:
-        states = (control_pb2.WORKER_STATE_SERVING, control_pb2.WORKER_STATE_STALE)
-        serving = [s for s in self.watcher.view.of(service) if s.state in states and s.version >= version]
+        serving = [s for s in self.watcher.view.of(service) if s.state in ANSWERING and s.version >= version]
         return max(serving, key=lambda status: status.written_ms).address if serving else ""
 
     def _evaluate_now_and_then(self, view: View) -> None:
