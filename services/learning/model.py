@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from services.learning.sharing import Layout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -84,9 +85,12 @@ def frozen(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
-def states(model: nn.Module, input_SL: Tensor) -> Tensor:
-    """The trunk's last hidden states, [S, L, D]."""
-    return model.base_model(input_ids=input_SL, use_cache=False).last_hidden_state
+def states(model: nn.Module, layout: Layout) -> Tensor:
+    """The trunk's last hidden states, [B, L, D]."""
+    extra = {}
+    if layout.mask_B1LL is not None:
+        extra = {"attention_mask": layout.mask_B1LL, "position_ids": layout.position_BL}
+    return model.base_model(input_ids=layout.input_BL, use_cache=False, **extra).last_hidden_state
 
 
 def project(model: nn.Module, hidden_KD: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from services.learning.batch import Batch
 def plan(batch: Batch, budget: int, whole_groups: bool = False) -> list[list[int]]:
     """Rows of each micro-batch, ascending. A unit longer than `budget` padded tokens goes alone.
 
-    `whole_groups` keeps groups together, for objectives that couple their members.
+    `whole_groups` keeps groups together: for objectives that couple their members, or to read their context once.
     """
     longest, sequences = _costs(batch)
     units = _units(batch, whole_groups)

@@ -120,7 +120,9 @@ class Trainer:
         return collate(groups, version, self.max_tokens, device or self.device, self.dtype, world)
 
     def _plan(self, batch: Batch) -> list[list[int]]:
-        return plan(batch, self.compute.token_budget, self.method.estimator.objective is not None)
+        method = self.method
+        whole = method.estimator.objective is not None or method.likelihood.together(self.model, batch)
+        return plan(batch, self.compute.token_budget, whole)
 
     def _credited(self, ready: Ready) -> Ready:
         """The batch with its signals and its advantage, and without what late selections leave out. Collective."""

@@ -25,6 +25,7 @@ from pipeline.knobs import check, knob
 from services.learning.batch import Batch
 from services.learning.likelihood import Forward
 from services.learning.model import project, states
+from services.learning.sharing import padded, pays, shared, supported
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Token:
     """Logits [0, 0] at temperature 1: logp = -0.693147 for either token, entropy 0.693147."""
 
     chunk: int = knob(1 << 26, "most logits held at once", unit="logits", ge=1)
+    share: bool = knob(True, "read the common context of a group once, where that is cheaper and the model can")
 
     __post_init__ = check
 
@@ -39,9 +41,8 @@ class Token:
 
     def __call__(self, model: nn.Module, batch: Batch, wanted: Collection[str] = ()) -> Forward:
         valid_NT = batch.valid_NT
-        hidden_SLD = states(model, batch.input_SL)
-        place_K = (batch.sequence_NT * batch.input_SL.shape[1] + batch.position_NT - 1)[valid_NT]
-        hidden_KD = hidden_SLD.flatten(0, 1)[place_K]
+        layout = shared(batch) if self.together(model, batch) else padded(batch)
+        hidden_KD = states(model, layout).flatten(0, 1)[layout.place_NT[valid_NT]]
         token_K, temperature_K = batch.token_NT[valid_NT], batch.temperature_NT[valid_NT]
         logp_K, entropy_K = self._chunks(model, hidden_KD, token_K, temperature_K, "entropy" in wanted)
         signals = {"entropy": _spread(entropy_K, valid_NT)} if entropy_K is not None else {}
@@ -50,6 +51,10 @@ class Token:
         if "hidden" in wanted:
             signals["hidden"] = _spread(hidden_KD, valid_NT)
         return Forward(_spread(logp_K, valid_NT), signals)
+
+    def together(self, model: nn.Module, batch: Batch) -> bool:
+        """Whether the rollouts of a group are cheaper to read together: micro-batches then keep groups whole."""
+        return self.share and pays(batch, model.config.get_text_config().hidden_size) and supported(model)
 
     def _chunks(self, model: nn.Module, hidden_KD: Tensor, token_K: Tensor, tau_K: Tensor, entropy: bool):
         size = max(1, self.chunk // model.get_output_embeddings().weight.shape[0])
