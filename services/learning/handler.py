@@ -22,17 +22,15 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from google.protobuf.message import Message
 
-from pipeline import records
 from pipeline.errors import LogUnavailable, Retryable
 from pipeline.failpoint import reach
 from pipeline.log.api import Log, Position, Send
 from pipeline.stage import Decoded
 from pipeline.topics import Names
-from services.learning import checkpoint, restore
+from services.learning import checkpoint, outgoing, restore
 from services.learning.assembler import Assembler
 from services.learning.ledger import Ledger
 from services.learning.publish import Publisher
@@ -364,18 +362,7 @@ class LearningHandler:
         self.finished = not self.trouble
 
     def _encode(self, nouns: Sequence[Message]) -> list[Send]:
-        return [records.encode(self.names.topic(topic), key, noun) for noun in nouns for topic, key in [self._to(noun)]]
-
-    def _to(self, noun: Any) -> tuple[str, str]:
-        """(short topic, key) of what the learner writes."""
-        kind = noun.DESCRIPTOR.name
-        if kind == "Checkpoint":
-            return "checkpoints", f"{noun.step:012d}"
-        if kind == "Outcome":
-            return "outcomes", noun.request_id
-        if kind == "WeightManifest":
-            return "weights-manifest", noun.policy_id
-        return "steps", self.names.run
+        return outgoing.sends(self.names, nouns)
 
 
 def _poisoned(ids: dict[str, str]) -> prompt_pb2.RolloutRequest:

@@ -2,7 +2,8 @@
 
 A deadline may only end a rollout when everything written before it has been read: after a restart the log is full of
 rollouts whose deadlines passed long ago and which lie there, finished. So the clock of a partition is the time of its
-last record read, and goes to the wall clock only when polls bring nothing more from it.
+last record read. It goes to the wall clock only when poll after poll brings nothing from it: one empty poll proves
+nothing, for a fetch may be on its way, and neither does a poll after a long step.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from dataclasses import dataclass, field
 
 from pipeline.log.api import Position, Record
 
-QUIET_POLLS = 3
-"""A partition that brought nothing in so many polls that brought records of others has nothing more for now."""
+QUIET_MS = 3_000
+"""A partition has nothing more for now when polls brought nothing from it for so long."""
+GAP_MS = 1_000
+"""Polls further apart than this are not poll after poll."""
 
 
 @dataclass
@@ -22,27 +25,30 @@ class ReadClock:
 
     >>> clock = ReadClock([("rollouts", 0), ("rollouts", 1)])
     >>> old = Record("rollouts", 0, 7, b"", b"", (), timestamp_ms=1_000)
-    >>> [clock.read([old], now_ms=9_000) for _ in range(3)], clock.read([], now_ms=9_100)
-    ([0, 0, 1000], 9100)
+    >>> clock.read([old], now_ms=50_000)
+    0
+    >>> [clock.read([], now_ms) for now_ms in range(50_500, 54_000, 500)]
+    [0, 0, 0, 0, 0, 1000, 53500]
     """
 
     positions: Iterable[Position]
     _times: dict[Position, int] = field(init=False)
-    _quiet: dict[Position, int] = field(init=False)
+    _quiet_since: dict[Position, int] = field(init=False, default_factory=dict)
+    _polled_ms: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._times = dict.fromkeys(self.positions, 0)
-        self._quiet = dict.fromkeys(self._times, 0)
 
     def read(self, records: Iterable[Record], now_ms: int) -> int:
         """A poll brought these; returns the time until which everything was read."""
         newest = {(record.topic, record.partition): record.timestamp_ms for record in records}
+        if now_ms - self._polled_ms > GAP_MS:
+            self._quiet_since = {}
+        self._polled_ms = now_ms
         for position in self._times:
             if position in newest:
-                self._quiet[position] = 0
+                self._quiet_since.pop(position, None)
                 self._times[position] = min(now_ms, newest[position])
-            else:
-                self._quiet[position] += 1
-                if not newest or self._quiet[position] >= QUIET_POLLS:
-                    self._times[position] = now_ms
+            elif now_ms - self._quiet_since.setdefault(position, now_ms) >= QUIET_MS:
+                self._times[position] = now_ms
         return min(self._times.values(), default=now_ms)

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline import records
 from pipeline.audit import audit_log
+from pipeline.stage import Decoded
 from services.learning.checkpoint import Damaged
 from services.learning.replay.fifo import Fifo
 from sluice.v1 import control_pb2, training_pb2
@@ -80,27 +82,31 @@ def test_reuse_and_kills_together_train_no_use_twice(tmp_path):
     assert audit.reused > 0
 
 
-def corrupting(world, number):
-    """At the `number`-th checkpoint that is named: damage its files, then die."""
-    left = [number]
+def corrupting(world, number, deaths):
+    """At the `number`-th checkpoint with outcomes: damage its files, then die; and die again in the next lives."""
+    left, dying = [number], [0]
 
     def kill(sends):
-        if kinds(sends) and "Outcome" in kinds(sends):
+        if "Outcome" in kinds(sends) and left[0]:
             left[0] -= 1
             if left[0] == 0:
                 newest = max((world.root / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime_ns)
                 (newest / "model.safetensors").write_bytes(b"damaged")
+                dying[0] = deaths
                 return "after"
+        if dying[0] and "TrainStep" in kinds(sends):
+            dying[0] -= 1
+            return "after"
         return ""
 
     return kill
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, seed, number):
+@pytest.mark.parametrize(("number", "deaths"), [(1, 0), (2, 0), (3, 0), (2, 1), (2, 3)])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, seed, number, deaths):
     world = World(tmp_path, seed=seed)
-    world.run(corrupting(world, number))
+    world.run(corrupting(world, number, deaths))
     assert "is damaged" in caplog.text and "falling back to the checkpoint of step" in caplog.text
     audit = audited(world)
     assert audit.clean and audit.in_flight == 0, audit
@@ -212,3 +218,33 @@ def test_it_says_what_it_waits_for_and_where_it_is(tmp_path):
     world.handler.stop()
     world.commit(world.handler([], world.now_ms), lambda sends: "")
     assert world.handler.waiting_for() == "drain"
+
+
+def test_rollouts_that_lay_on_the_log_while_the_learner_was_away_are_not_expired(tmp_path):
+    """Their deadlines passed long ago; they were there in time. Polls bring little, and nothing now and then."""
+    world = World(tmp_path, seed=2, settings=replace(World.settings, steps=1, max_lag=9))
+    written_ms = world.now_ms
+    for _ in range(8):
+        world.issue()
+    while world.todo:
+        world.generate()
+    while world.unchecked:
+        world.verify()
+    world.now_ms += 10 * world.deadline_ms
+    world.on_time = lambda record: replace(record, timestamp_ms=written_ms)
+    world.born()
+    world.commit(world.handler.start(), lambda sends: "")
+    follower = world.log.follow(world.handler.offsets())
+    for moment in range(300):
+        found = [world.on_time(record) for record in follower.poll(0.0, 2)] if moment % 3 else []
+        nouns = [Decoded(record, records.decode(record)) for record in found]
+        world.commit(world.handler(nouns, world.now_ms), lambda sends: "")
+        world.now_ms += 100
+    follower.close()
+    arrived = {(one.key.request_id, one.key.index) for one in world.held("rollouts")}
+    requested = {
+        (one.request_id, one.first_index + number) for one in world.held("requests") for number in range(one.n)
+    }
+    drops = [drop for noun in world.held("steps") if not isinstance(noun, training_pb2.Rewind) for drop in noun.drops]
+    missing = {(drop.key.request_id, drop.key.index) for drop in drops if drop.reason in ("no_rollout", "no_verdict")}
+    assert missing == requested - arrived != set()
