@@ -14,25 +14,28 @@ from services.learning.group import Group, Member
 from services.learning.ranks import ALONE, World
 from sluice.v1 import rollout_pb2
 
+NOTHING = np.zeros(0, np.int64)
 UNTRAINED_KINDS = (rollout_pb2.TOKEN_KIND_INJECTED, rollout_pb2.TOKEN_KIND_ENVIRONMENT)
 
 
 @dataclass
 class _Flat:
-    """Columns in the making: one array per call for tokens, one value per rollout for the rest."""
+    """Columns in the making: lists that grow by call, by span, by sequence or by rollout, joined at the end."""
 
-    arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    values: dict[str, list[float]] = field(default_factory=dict)
+    tokens: list[np.ndarray] = field(default_factory=list)
+    logprobs: list[np.ndarray] = field(default_factory=list)
+    kinds: list[np.ndarray] = field(default_factory=list)
+    calls: list[tuple[int, int, int, int, int, bool]] = field(default_factory=list)
+    """Of each call: tokens, sequence, position of the first token, index in the rollout, turn, trainable."""
+    spans: list[tuple[int, int, float]] = field(default_factory=list)
+    """Of each span: tokens, version, temperature."""
     sequences: list[np.ndarray] = field(default_factory=list)
     sequence_rows: list[int] = field(default_factory=list)
+    rollouts: list[tuple[int, int, int, float, bool, float, float, int]] = field(default_factory=list)
+    """Of each rollout: the values of `ROLLOUT_COLUMNS`."""
 
-    def along(self, **arrays: np.ndarray) -> None:
-        for name, array in arrays.items():
-            self.arrays.setdefault(name, []).append(array)
 
-    def row(self, **values: float) -> None:
-        for name, value in values.items():
-            self.values.setdefault(name, []).append(value)
+ROLLOUT_COLUMNS = ("length", "context", "outcome", "accuracy", "truncated", "belief", "effective_n", "use")
 
 
 def collate(
@@ -50,12 +53,12 @@ def collate(
     flat = _Flat()
     members = tuple(member for group in groups for member in group.members)
     for row, member in enumerate(members):
-        _calls(flat, row, member.rollout)
-        _scalars(flat, member)
-    length_N = torch.tensor(flat.values.pop("length", []), dtype=torch.long)
+        length, context = _calls(flat, row, member.rollout)
+        flat.rollouts.append((length, context, *_scalars(member)))
+    columns = _row_columns(flat, dtype) | _sequence_columns(flat)
+    length_N = columns["length_N"]
+    columns |= _token_columns(flat, length_N, dtype)
     sizes = torch.tensor([len(group.members) for group in groups], dtype=torch.long)
-    columns = _token_columns(flat, length_N, dtype) | _row_columns(flat, dtype) | _sequence_columns(flat)
-    columns["length_N"] = length_N
     columns["group_N"] = torch.repeat_interleave(torch.arange(len(groups)), sizes)
     columns["reward_N"] = torch.full((len(members),), float("nan"), dtype=dtype)
     batch = Batch(
@@ -107,14 +110,14 @@ def _parent(index: int, call: rollout_pb2.Call) -> int:
     return call.place.parent_call if call.place.HasField("parent_call") else index - 1
 
 
-def _calls(flat: _Flat, row: int, rollout: rollout_pb2.Rollout) -> None:
-    """Append one rollout's calls: token columns, and the sequences that hold them."""
+def _calls(flat: _Flat, row: int, rollout: rollout_pb2.Rollout) -> tuple[int, int]:
+    """Append one rollout's calls and the sequences that hold them; its sampled tokens, and its first context's."""
     texts: list[np.ndarray] = []  # the whole context and sample of each call
     homes: list[int] = []  # the sequence that ends with it
     length = 0
     for index, call in enumerate(rollout.calls):
         parent = _parent(index, call)
-        before = texts[parent][: call.kept_tokens] if parent >= 0 else np.zeros(0, np.int64)
+        before = texts[parent][: call.kept_tokens] if parent >= 0 else NOTHING
         context = np.array(call.context_tokens, dtype=np.int64)
         tokens = np.array(call.tokens, dtype=np.int64)
         text = np.concatenate((before, context, tokens))
@@ -127,63 +130,72 @@ def _calls(flat: _Flat, row: int, rollout: rollout_pb2.Rollout) -> None:
             flat.sequence_rows.append(row)
         texts.append(text)
         homes.append(home)
-        _tokens(flat, index, call, tokens, home, len(before) + len(context))
+        _tokens(flat, call, tokens)
+        trainable = not call.place.HasField("trainable") or call.place.trainable
+        turn = call.place.turn if call.HasField("place") else index
+        flat.calls.append((len(tokens), home, len(text) - len(tokens), index, turn, trainable))
         length += len(tokens)
-    flat.row(length=length, context=len(rollout.calls[0].context_tokens) if rollout.calls else 0)
+    return length, len(rollout.calls[0].context_tokens) if rollout.calls else 0
 
 
-def _tokens(flat: _Flat, index: int, call: rollout_pb2.Call, tokens: np.ndarray, home: int, start: int) -> None:
-    n = len(tokens)
-    kinds = np.array(call.token_kinds, dtype=np.int64) if call.token_kinds else np.zeros(n, np.int64)
-    trainable = not call.place.HasField("trainable") or call.place.trainable
-    ends = [span.first_token for span in call.spans][1:] + [n]
-    lengths = np.diff([0, *ends]) if call.spans else np.zeros(0, np.int64)
-    flat.along(
-        token=tokens,
-        behaviour=np.array(call.logprobs, dtype=np.float64),
-        kind=kinds,
-        mask=np.full(n, trainable) & ~np.isin(kinds, UNTRAINED_KINDS) if call.token_kinds else np.full(n, trainable),
-        sequence=np.full(n, home),
-        position=np.arange(start, start + n),
-        call=np.full(n, index),
-        turn=np.full(n, call.place.turn if call.HasField("place") else index),
-        version=np.repeat([span.version for span in call.spans], lengths),
-        temperature=np.repeat([span.temperature for span in call.spans], lengths),
-    )
+def _tokens(flat: _Flat, call: rollout_pb2.Call, tokens: np.ndarray) -> None:
+    n, spans = len(tokens), call.spans
+    flat.tokens.append(tokens)
+    flat.logprobs.append(np.array(call.logprobs, dtype=np.float64))
+    flat.kinds.append(np.array(call.token_kinds, dtype=np.int64) if call.token_kinds else np.zeros(n, np.int64))
+    ends = [span.first_token for span in spans[1:]] + [n]
+    flat.spans += [(end - s.first_token, s.version, s.temperature) for s, end in zip(spans, ends, strict=False)]
 
 
-def _scalars(flat: _Flat, member: Member) -> None:
+def _scalars(member: Member) -> tuple[int, float, bool, float, float, int]:
     rollout, verdict = member.rollout, member.verdict
-    known = rollout.HasField("belief")
-    flat.row(
-        outcome=verdict.outcome,
-        accuracy=verdict.accuracy,
-        truncated=rollout.ending == rollout_pb2.ENDING_LENGTH,
-        belief=rollout.belief.mean if known else float("nan"),
-        effective_n=rollout.belief.effective_n if known else 0.0,
-        use=member.use,
-    )
-
-
-def _token_columns(flat: _Flat, length_N: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-    longest = int(length_N.max()) if len(length_N) else 0
-    valid_NT = torch.arange(longest) < length_N[:, None]
-    kinds = {"behaviour": dtype, "temperature": dtype, "mask": torch.bool}
-    names = ["token", "behaviour", "kind", "mask", "sequence", "position", "call", "turn", "version", "temperature"]
-    columns = {}
-    for name in names:
-        found = torch.zeros(valid_NT.shape, dtype=kinds.get(name, torch.long))
-        if flat.arrays.get(name):
-            found[valid_NT] = torch.from_numpy(np.concatenate(flat.arrays[name])).to(found.dtype)
-        columns[f"{name}_NT"] = found
-    columns["temperature_NT"][~valid_NT] = 1
-    return columns
+    known, belief = rollout.HasField("belief"), rollout.belief
+    truncated = rollout.ending == rollout_pb2.ENDING_LENGTH
+    mean, count = (belief.mean, belief.effective_n) if known else (float("nan"), 0.0)
+    return verdict.outcome, verdict.accuracy, truncated, mean, count, member.use
 
 
 def _row_columns(flat: _Flat, dtype: torch.dtype) -> dict[str, Tensor]:
-    kinds = {"outcome": torch.long, "use": torch.long, "context": torch.long, "truncated": torch.bool}
-    names = ["outcome", "accuracy", "truncated", "belief", "effective_n", "use", "context"]
-    return {f"{name}_N": torch.tensor(flat.values.get(name, []), dtype=kinds.get(name, dtype)) for name in names}
+    kinds = {"length": torch.long, "context": torch.long, "outcome": torch.long, "use": torch.long}
+    kinds["truncated"] = torch.bool
+    table = torch.tensor(flat.rollouts, dtype=torch.float64).view(-1, len(ROLLOUT_COLUMNS))
+    return {f"{name}_N": table[:, i].to(kinds.get(name, dtype)) for i, name in enumerate(ROLLOUT_COLUMNS)}
+
+
+def _token_columns(flat: _Flat, length_N: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """[N, T] columns. K runs along all sampled tokens, row after row."""
+    size_C, sequence_C, start_C, call_C, turn_C, trainable_C = _columns(flat.calls, 6)
+    size_P, version_P, temperature_P = _columns(flat.spans, 3)
+    begin_C = np.cumsum(size_C) - size_C
+    kind_K = np.concatenate([NOTHING, *flat.kinds])
+    columns_K = {
+        "token": np.concatenate([NOTHING, *flat.tokens]),
+        "behaviour": np.concatenate([NOTHING, *flat.logprobs]),
+        "kind": kind_K,
+        "mask": np.repeat(trainable_C, size_C).astype(bool) & ~np.isin(kind_K, UNTRAINED_KINDS),
+        "position": np.arange(len(kind_K)) + np.repeat(start_C - begin_C, size_C),
+        "sequence": np.repeat(sequence_C, size_C),
+        "call": np.repeat(call_C, size_C),
+        "turn": np.repeat(turn_C, size_C),
+        "version": np.repeat(version_P, size_P),
+        "temperature": np.repeat(temperature_P, size_P),
+    }
+    kinds = {"behaviour": dtype, "temperature": dtype, "mask": torch.bool}
+    valid_NT = torch.arange(int(length_N.max()) if len(length_N) else 0) < length_N[:, None]
+    found = {}
+    for name, column_K in columns_K.items():
+        column_NT = torch.zeros(valid_NT.shape, dtype=kinds.get(name, torch.long))
+        column_NT[valid_NT] = torch.from_numpy(column_K).to(column_NT.dtype)
+        found[f"{name}_NT"] = column_NT
+    found["temperature_NT"][~valid_NT] = 1
+    return found
+
+
+def _columns(rows: Sequence[tuple], width: int) -> list[np.ndarray]:
+    """The columns of a table; whole numbers where the first row has whole numbers."""
+    if not rows:
+        return [np.zeros(0, np.int64)] * width
+    return [np.array(column) for column in zip(*rows, strict=True)]
 
 
 def _sequence_columns(flat: _Flat) -> dict[str, Tensor]:
