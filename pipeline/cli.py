@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 
 from pipeline.errors import SluiceError, UserError
@@ -23,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command."""
     parser = _parser()
     args = parser.parse_args(argv)
+    warnings.simplefilter("ignore", SyntaxWarning)  # of libraries' own sources, when they are first compiled
     logging.basicConfig(level=os.environ.get("SLUICE_LOG_LEVEL", "WARNING"), format="%(asctime)s %(name)s: %(message)s")
     try:
         return int(importlib.import_module(f"pipeline.commands.{args.module}").main(args))

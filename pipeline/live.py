@@ -55,6 +55,8 @@ class Rates:
     def __init__(self) -> None:
         self._last: dict[str, control_pb2.WorkerStatus] = {}
         self._rate: dict[tuple[str, str], float] = {}
+        self._waits: dict[str, dict[str, float]] = {}
+        self._busy: dict[str, float] = {}
 
     def add(self, view: View) -> None:
         """Take in the newest statuses."""
@@ -62,6 +64,7 @@ class Rates:
             last = self._last.get(name)
             if last is not None and status.written_ms > last.written_ms + 400 and status.started_ms == last.started_ms:
                 seconds = (status.written_ms - last.written_ms) / 1000
+                self._blend(name, status, last, seconds)
                 for counter, value in status.counters.items():
                     fresh = (value - last.counters.get(counter, 0.0)) / seconds
                     before = self._rate.get((name, counter), fresh)
@@ -72,6 +75,25 @@ class Rates:
     def of(self, worker: str, counter: str) -> float:
         """Per second."""
         return self._rate.get((worker, counter), 0.0)
+
+    def waits(self, worker: str) -> list[tuple[str, float]]:
+        """(reason, share of the last seconds), longest first."""
+        found = sorted(self._waits.get(worker, {}).items(), key=lambda item: -item[1])
+        return [(reason, share) for reason, share in found if share > 0.02]
+
+    def busy(self, worker: str) -> float:
+        """Share of the last seconds at work."""
+        return self._busy.get(worker, 0.0)
+
+    def _blend(
+        self, name: str, status: control_pb2.WorkerStatus, last: control_pb2.WorkerStatus, seconds: float
+    ) -> None:
+        before = self._waits.setdefault(name, {})
+        for reason, total in status.waits_s.items():
+            fresh = (total - last.waits_s.get(reason, 0.0)) / seconds
+            before[reason] = 0.6 * before.get(reason, fresh) + 0.4 * fresh
+        fresh = (status.busy_s - last.busy_s) / seconds
+        self._busy[name] = 0.6 * self._busy.get(name, fresh) + 0.4 * fresh
 
 
 @contextmanager
@@ -95,21 +117,16 @@ def line(run: Run, view: View, rates: Rates) -> str:
     held_out = f" held-out {_mean(newest):.2f}" if newest else ""
     return (
         f"step {view.step}/{run.learning.steps} accuracy {metrics.get('accuracy_mean', 0.0):.2f}{held_out} "
-        f"lag {metrics.get('lag_mean', 0.0):.1f} {rollouts:.0f} rollouts/s; {waiting(view)}"
+        f"lag {metrics.get('lag_mean', 0.0):.1f} {rollouts:.0f} rollouts/s; {waiting(view, rates)}"
     )
 
 
-def waiting(view: View) -> str:
-    """Who waits for whom, in words: each service's longest wait so far."""
+def waiting(view: View, rates: Rates) -> str:
+    """Who waits for whom, in words: each service's longest wait of the last seconds."""
     said = []
     for service in SERVICES:
-        totals: dict[str, float] = {}
-        for status in view.of(service):
-            for reason, seconds in status.waits_s.items():
-                totals[reason] = totals.get(reason, 0.0) + seconds
-        if totals:
-            reason = max(totals, key=lambda name: totals[name])
-            said.append(f"{service} waits for {reason}")
+        for status in view.of(service)[:1]:
+            said += [f"{service} waits for {reason}" for reason, _ in rates.waits(status.worker_id)[:1]]
     return ", ".join(said)
 
 
@@ -119,7 +136,7 @@ def screen(run: Run, view: View, rates: Rates) -> RenderableType:
     head.add_column(ratio=1)
     head.add_column(ratio=1)
     head.add_row(_progress(run, view), _learning(view))
-    return Panel(Group(head, _workers(view, rates)), title=f"sluice {run.run}", subtitle=waiting(view) or None)
+    return Panel(Group(head, _workers(view, rates)), title=f"sluice {run.run}", subtitle=waiting(view, rates) or None)
 
 
 def _progress(run: Run, view: View) -> RenderableType:
@@ -156,7 +173,6 @@ def _workers(view: View, rates: Rates) -> RenderableType:
 
 
 def _row(status: control_pb2.WorkerStatus, rates: Rates) -> list[str]:
-    up = max(1e-3, (status.written_ms - status.started_ms) / 1000)
     speeds = [
         f"{rates.of(status.worker_id, name):.0f} {name}/s"
         for name in ("rollouts", "tokens", "verdicts", "requests", "steps")
@@ -167,7 +183,6 @@ def _row(status: control_pb2.WorkerStatus, rates: Rates) -> list[str]:
         for name, value in sorted(status.gauges.items())
         if name in ("running", "backlog", "room", "buffered")
     ]
-    waits = sorted(status.waits_s.items(), key=lambda item: -item[1])[:2]
     state = control_pb2.WorkerState.Name(status.state).removeprefix("WORKER_STATE_").lower()
     return [
         status.worker_id,
@@ -175,8 +190,8 @@ def _row(status: control_pb2.WorkerStatus, rates: Rates) -> list[str]:
         str(status.version),
         " ".join(speeds),
         " ".join(queue),
-        f"{status.busy_s / up:.0%}",
-        ", ".join(f"{reason} {seconds / up:.0%}" for reason, seconds in waits),
+        f"{rates.busy(status.worker_id):.0%}",
+        ", ".join(f"{reason} {share:.0%}" for reason, share in rates.waits(status.worker_id)[:2]),
     ]
 
 

@@ -22,6 +22,8 @@ STEADY_S = 120.0
 DEATHS = 6
 """Deaths in a row, each before `STEADY_S`, after which the run gives up."""
 END_S = 20.0
+QUIET = {"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore::SyntaxWarning", "TQDM_DISABLE": "1"}
+"""Libraries keep their progress bars and the warnings of their own sources to themselves."""
 
 
 class CannotServe(SluiceError):
@@ -91,7 +93,7 @@ class Processes:
 
     def _spawn(self, worker: Worker) -> None:
         threads = str(self.threads.get(worker.service, 1))
-        env = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        env = os.environ | QUIET | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         command = [sys.executable, "-m", "pipeline.cli", "serve", worker.service, str(self.dir.path)]
         command += ["--worker-id", worker.worker_id, "--parent", str(os.getpid())]
         with open(self.log_file(worker.worker_id), "ab") as out:

@@ -26,7 +26,7 @@ from pipeline.client import Client
 from pipeline.data.register import held_out, register
 from pipeline.errors import NotReady, Retryable, SluiceError, UserError
 from pipeline.evaluate import Plan, evaluate
-from pipeline.processes import Processes
+from pipeline.processes import QUIET, Processes
 from pipeline.rundir import RunDir
 from pipeline.view import View, Watcher
 from sluice.v1 import control_pb2
@@ -113,7 +113,7 @@ class Supervisor:
             return
         self.say("preparing the model")
         command = [sys.executable, "-m", "services.learning.first_model", str(self.dir.path)]
-        env = os.environ | {"OMP_NUM_THREADS": str(self.run.learning.threads)}
+        env = os.environ | QUIET | {"OMP_NUM_THREADS": str(self.run.learning.threads)}
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env, check=False
         )

@@ -1,0 +1,110 @@
+"""Kill anything: the real run, its services SIGKILLed while it works; it finishes, and the audit is clean."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.journey.harness import ROOT, Running, audit, summary
+
+LOGS = ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)]
+STEPS = 24
+SETS = {
+    "learning.steps": STEPS,
+    "evaluate.prompts": 0,
+    "learning.checkpoint_every": 5,
+    "generation.request_deadline_s": 60,
+}
+FAILPOINTS = (
+    "learning.after_step:step=4",
+    "learning.after_chunks:step=7",
+    "learning.after_publish:step=12",
+    "learning.before_checkpoint_named:step=15",
+    "learning.after_checkpoint:step=20",
+)
+
+
+@pytest.fixture(params=LOGS)
+def sets(request, tmp_path):
+    """The run's settings on each log; on Kafka a run of its own name."""
+    if request.param == "embedded":
+        return dict(SETS)
+    address = request.getfixturevalue("kafka")
+    return SETS | {"log": address, "run": f"kill-{random.randrange(10**8)}"}
+
+
+def conserved(directory) -> dict:
+    """The account of a run that has drained: nothing lost, nothing twice, nothing in flight."""
+    account = audit(directory)
+    assert account["lost"] == 0 and account["trained_twice"] == 0 and account["in_flight"] == 0
+    assert summary(directory)["steps"] == STEPS
+    return account
+
+
+def test_every_service_killed_at_a_random_moment_and_the_learner_between_its_transactions(sets, tmp_path):
+    rng = random.Random(7)
+    with Running(tmp_path / "run", sets, {"SLUICE_FAILPOINT": ";".join(FAILPOINTS)}) as run:
+        for worker in ("generation-0", "verification-0", "difficulty"):
+            step = rng.randrange(1, 4)
+            start = run.until(lambda view: view.step >= 1, "the first step").step
+            run.until(lambda view, wanted=start + step: view.step >= min(wanted, STEPS - 6), f"{step} steps more")
+            run.kill(worker)
+        assert run.wait() == 0, run.said() + run.logs()
+        said = run.said()
+    account = conserved(tmp_path / "run")
+    assert account["epochs"] == 1 + len(FAILPOINTS) and account["voided_steps"] > 0
+    for worker in ("generation-0", "verification-0", "difficulty", "learning"):
+        assert f"{worker} died (signal 9)" in said
+
+
+def test_workers_join_in_mid_run_and_leave_by_drain_and_by_kill(sets, tmp_path):
+    directory = tmp_path / "run"
+    joined = []
+    with Running(directory, sets | {"learning.steps": STEPS}) as run:
+        run.until(lambda view: view.step >= 1, "the first step")
+        for number in (1, 2):
+            command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "serve", "generation", str(directory)]
+            command += ["--worker-id", f"generation-{number}"]
+            joined.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        view = run.until(
+            lambda view: sum(s.counters["rollouts"] > 0 for s in view.of("generation")) >= 2 or view.step >= STEPS,
+            "work of a joined worker",
+        )
+        workers = {status.worker_id for status in view.of("generation")}
+        joined[0].send_signal(signal.SIGTERM)
+        joined[1].send_signal(signal.SIGKILL)
+        assert joined[0].wait(60) == 0
+        assert run.wait() == 0, run.said() + run.logs()
+    assert len(workers) >= 2
+    conserved(directory)
+
+
+def test_a_stopped_run_resumes_where_it_was(tmp_path):
+    directory = tmp_path / "run"
+    with Running(directory, SETS) as run:
+        run.until(lambda view: view.step >= 3, "the third step")
+        run.process.send_signal(signal.SIGINT)
+        assert run.wait() == 0, run.said() + run.logs()
+        assert "draining" in run.said()
+    before = audit(directory)
+    assert before["in_flight"] == 0 and before["lost"] == 0
+    assert summary(directory)["steps"] < STEPS
+    with Running(directory, SETS) as run:
+        assert run.wait() == 0, run.said() + run.logs()
+    conserved(directory)
+
+
+def test_a_run_whose_supervisor_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
+    directory = tmp_path / "run"
+    with Running(directory, SETS) as run:
+        run.until(lambda view: view.step >= 7, "the seventh step")
+        run.process.kill()
+        run.process.wait(10)
+    with Running(directory, SETS) as run:
+        assert run.wait() == 0, run.said() + run.logs()
+    account = conserved(directory)
+    assert account["epochs"] >= 2
