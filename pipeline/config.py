@@ -107,6 +107,7 @@ class Verification(Section):
     timeout_s: float = knob(10.0, RESTART, "Wall time of one check, seconds.", gt=0)
     tries: int = knob(3, RESTART, "How often a check is tried when the checker itself fails.", ge=1)
     delay_s: float = knob(0.0, RESTART, "Artificial delay of every verdict, seconds; for benchmarks.", ge=0)
+    shuffle: bool = knob(False, RESTART, "Deal verdicts to other rollouts at random; for benchmarks.")
 
 
 class Difficulty(Section):
@@ -125,7 +126,7 @@ class Learning(Section):
     checkpoint_every: int = knob(10, RESTART, "Steps between checkpoints.", ge=1)
     keep_checkpoints: int = knob(2, RESTART, "Named checkpoints kept on disk.", ge=2)
     publish_every: int = knob(1, RESTART, "Steps between published versions.", ge=1)
-    lr: float | None = knob(None, RESTART, "Learning rate; None: the recipe's.", gt=0)
+    lr: float | None = knob(None, RESTART, "Learning rate; None: the recipe's.", ge=0)
     tokens_per_micro_batch: int = knob(16384, RESTART, "Padded tokens of one forward and backward pass.", ge=16)
     gradient_checkpointing: bool = knob(False, RESTART, "Trade compute for memory.")
     threads: int = knob(1, RESTART, "CPU threads of the learner's tensor library.", ge=1)

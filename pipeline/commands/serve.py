@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import threading
 import time
 
@@ -19,6 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    # Told to end before there is anything to drain: end. `serve` puts its own handler in this one's place.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from pipeline.serve import serve
 
     logging.getLogger().setLevel(os.environ.get("SLUICE_LOG_LEVEL", "INFO"))

@@ -16,6 +16,7 @@ from services.verification.checker import Checker
 from services.verification.door import VerificationDoor
 from services.verification.handler import VerificationHandler
 from services.verification.pool import Pool
+from services.verification.shuffle import Shuffle
 from sluice.v1 import control_pb2, prompt_pb2, rollout_pb2, verification_pb2, verification_pb2_grpc
 
 
@@ -33,6 +34,8 @@ class VerificationService:
         self.context = context
         run = context.run.verification
         self.pool = Pool(run.pool)
+        self.pool.warm()
+        self.shuffle = Shuffle(context.run.seed) if run.shuffle else None
         self.checker = Checker(self.pool, wall_s=run.timeout_s)
         self.prompts = PromptCache(context.log, context.names)
         self.prompts.news(wait=True)
@@ -68,6 +71,8 @@ class VerificationService:
             return []
         begun = time.monotonic()
         done = self.handler(rollouts, [rollout.failed_checks + 1 for rollout in rollouts])
+        if self.shuffle is not None:
+            self.shuffle(done.verdicts)
         outputs = [Output("verdicts", verdict.prompt_id, verdict) for verdict in done.verdicts]
         for rollout, reason in done.retries:
             rollout.failed_checks += 1

@@ -1,0 +1,32 @@
+"""Real runs for benchmarks: `sluice run` in a process of its own, in a folder that is thrown away."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SPELL = ROOT / "pipeline" / "jobs" / "spell.yaml"
+RUN_S = 1800.0
+
+
+def run(file: Path = SPELL, **sets: Any) -> dict[str, Any]:
+    """The summary of a run with these fields (dots as double underscores)."""
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+        command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "run", str(file), "--plain"]
+        command += ["--dir", f"{folder}/run"]
+        for name, value in sets.items():
+            command += ["--set", f"{name.replace('__', '.')}={json.dumps(value)}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_S, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{sets}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return json.loads(Path(folder, "run", "summary.json").read_text())
+
+
+def accuracy(evaluation: dict[str, Any]) -> float:
+    """Mean accuracy at temperature 1."""
+    return next(value for name, value in evaluation.items() if name.startswith("mean@"))
