@@ -82,6 +82,16 @@ class Topics:
                 refuse_trim(topic)
             raise
 
+    def transaction(self, transactional_id: str) -> Any:
+        """What the coordinator knows of a transactional id; None when it has never heard of it."""
+        try:
+            found = self._call(lambda admin: admin.describe_transactions([transactional_id]))
+        except LogUnavailable as error:
+            if isinstance(error.__cause__, kafka_errors.TransactionalIdNotFoundError):
+                return None
+            raise
+        return found[transactional_id]
+
     def close(self) -> None:
         """Disconnect."""
         with self._lock:

@@ -19,24 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka import KafkaProducer
-from kafka import errors as kafka_errors
-
-from pipeline import failpoint
 from pipeline.errors import Fenced, LogUnavailable, Poison, UserError
 from pipeline.log.api import Position, Send, Transaction, partition_of
 from pipeline.log.checks import refuse_large
-from pipeline.log.kafka_client import answering, translated
 from pipeline.log.kafka_group import Commitment, KafkaGroupReader
+from pipeline.log.kafka_producer import TransactionalProducer, Written
 from pipeline.log.kafka_topics import Topics
-
-TRANSACTION_TIMEOUT_MS = 15_000
-DELIVERY_TIMEOUT_MS = 12_000
-BATCH_BYTES = 262_144
-QUEUED_BYTES = 32_000_000
-"""kafka-python's producer has no bound on its memory: this is ours, per writer."""
-
-Written = list[tuple[str, int, int]]
 
 
 @dataclass
@@ -64,24 +52,7 @@ class KafkaWriter:
         self._id = transactional_id
         self._patience_s = patience_s
         self._doubt: Attempt | None = None
-        self._fenced = ""
-        self._number = 0
-        with answering(bootstrap):
-            self._producer = KafkaProducer(
-                **config,
-                transactional_id=transactional_id,
-                transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
-                max_block_ms=int(patience_s * 1000),
-                batch_size=BATCH_BYTES,
-                allow_auto_create_topics=False,
-                metrics_enabled=False,
-            )
-            try:
-                self._producer.init_transactions()
-            except BaseException:
-                self._producer.close(timeout=0)
-                raise
+        self._producer = TransactionalProducer(config, bootstrap, topics, transactional_id, patience_s)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -93,7 +64,7 @@ class KafkaWriter:
 
     def close(self) -> None:
         """End the producer; a transaction in doubt is given up."""
-        self._producer.close(timeout=0 if self._doubt or self._fenced else self._patience_s)
+        self._producer.close(0.0 if self._doubt else self._patience_s)
 
     def _commit(self, transaction: Transaction) -> Written:
         refuse_large(transaction.sends)
@@ -105,8 +76,6 @@ class KafkaWriter:
         written = self._settle(attempt)
         if written is not None:
             return written
-        if self._fenced:
-            raise Fenced(self._fenced)
         threading.Thread(target=self._run, args=(attempt,), name=f"commit {self._id}", daemon=True).start()
         return self._outcome(attempt)
 
@@ -151,62 +120,9 @@ class KafkaWriter:
 
     def _run(self, attempt: Attempt) -> None:
         try:
-            attempt.outcome.set_result(self._write(attempt))
+            attempt.outcome.set_result(self._producer.write(attempt.sends, attempt.commitment))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             attempt.outcome.set_exception(error)
-
-    def _write(self, attempt: Attempt) -> Written:
-        try:
-            self._producer.begin_transaction()
-            futures = self._send(attempt.sends)
-            if attempt.commitment:
-                self._producer.send_offsets_to_transaction(attempt.commitment.offsets, attempt.commitment.membership)
-            found = [future.get(timeout=DELIVERY_TIMEOUT_MS / 1000 * 2) for future in futures]
-            self._number += 1
-            failpoint.reach("log.in_transaction", number=self._number)
-            self._producer.commit_transaction()
-        except (kafka_errors.KafkaError, OSError) as error:
-            raise self._meaning(error, self._abort()) from error
-        return [(metadata.topic, metadata.partition, metadata.offset) for metadata in found]
-
-    def _send(self, sends: Sequence[tuple[int, Send]]) -> list[Any]:
-        futures = []
-        queued = 0
-        for partition, send in sends:
-            queued += len(send.value)
-            if queued > QUEUED_BYTES:
-                self._producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000 * 2)
-                queued = len(send.value)
-            value = send.value or None  # Kafka's tombstone is "no value"
-            futures.append(self._producer.send(send.topic, value, send.key, list(send.headers), partition))
-        self._producer.flush(timeout=DELIVERY_TIMEOUT_MS / 1000 * 2)
-        return futures
-
-    def _abort(self) -> BaseException | None:
-        """Abort what was begun; what went wrong with that, if anything did."""
-        try:
-            self._producer.abort_transaction()
-        except (kafka_errors.KafkaError, OSError) as error:
-            return error
-        finally:
-            # kafka-python 3.0 would send the offsets of a refused commit again with the next transaction, also when
-            # their partitions have gone to another member by then.
-            self._producer._transaction_manager._pending_txn_offset_commits.clear()
-        return None
-
-    def _meaning(self, error: BaseException, abort_error: BaseException | None) -> BaseException:
-        if isinstance(error, kafka_errors.CommitFailedError):
-            return Fenced(f"the group moved on while {self._id!r} worked: {error}")
-        if isinstance(error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError):
-            return Poison(f"record is too large for the broker: {error}")
-        for found in (error, abort_error):
-            if found is not None and "ProducerFenced" in f"{type(found).__name__} {found}":
-                self._fenced = f"transactional id {self._id!r} was opened by a newer writer"
-                return Fenced(self._fenced)
-        if abort_error is not None and "error state" in str(abort_error):
-            self._fenced = f"the producer of {self._id!r} cannot go on: {error}"
-            return Fenced(self._fenced)
-        return translated(self._bootstrap, error)
 
 
 def _commitment(transaction: Transaction) -> Commitment | None:

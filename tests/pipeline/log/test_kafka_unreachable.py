@@ -80,7 +80,7 @@ def test_a_broker_that_is_stopped_or_killed_is_waited_for_and_nothing_is_lost_or
     port, run_script = other_kafka
     log = KafkaLog(f"localhost:{port}", patience_s=PATIENCE_S)
     log.create([TopicConfig("t", 1)])
-    writer = log.writer("w")
+    writer = until_it_answers(lambda: log.writer("w"))
     reader = log.group("g", ["t"], "m")
     follower = log.follow({("t", 0): 0})
     send(writer, b"before")
@@ -108,9 +108,44 @@ def test_a_broker_that_is_stopped_or_killed_is_waited_for_and_nothing_is_lost_or
     while len(found) < 2 and time.monotonic() < deadline:
         found += until_it_answers(lambda: reader.poll(0.5))
     assert [record.value for record in found] == [b"stopped", b"killed"]
-    assert [record.value for record in until_it_answers(lambda: read_all(log, "t"))] == [b"before", b"stopped", b"killed"]
+    assert [record.value for record in until_it_answers(lambda: read_all(log, "t"))] == [
+        b"before",
+        b"stopped",
+        b"killed",
+    ]
     for thing in (reader, follower, writer, log):
         thing.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kill", [False, True], ids=["hung", "killed"])
+def test_a_transaction_that_an_outage_outlasts_ends_once_and_its_writer_goes_on(other_kafka, monkeypatch, kill):
+    """The broker goes just before the commit, for longer than the coordinator keeps a transaction open."""
+    port, run_script = other_kafka
+    broker = int((RUNS / str(port) / "pid").read_text())
+    log = KafkaLog(f"localhost:{port}", patience_s=4.0)
+    until_it_answers(lambda: log.create([TopicConfig("t", 1)]))
+    writer = until_it_answers(lambda: log.writer("w"))
+    until_it_answers(lambda: send(writer, b"before"))
+
+    def strike(name, **context):
+        monkeypatch.undo()
+        os.kill(broker, signal.SIGKILL if kill else signal.SIGSTOP)
+
+    monkeypatch.setattr("pipeline.failpoint.reach", strike)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 20.0:
+        refused(lambda: send(writer, b"during"), port)
+    if kill:
+        run_script("start")
+    else:
+        os.kill(broker, signal.SIGCONT)
+    until_it_answers(lambda: send(writer, b"during"), 60.0)
+    until_it_answers(lambda: send(writer, b"after"))
+    values = [record.value for record in until_it_answers(lambda: read_all(log, "t"))]
+    assert values == [b"before", b"during", b"after"]
+    writer.close()
+    log.close()
 
 
 @pytest.fixture
