@@ -170,7 +170,9 @@ def load(path: str | Path, overrides: Annotated[list[str], "a.b=c"] | None = Non
     try:
         tree = yaml.safe_load(file.read_text())
     except yaml.YAMLError as error:
-        raise UserError(f"run file {str(path)!r} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(
+            f"run file {str(path)!r} is no YAML: {' '.join(str(error).split())}; accepted: a YAML mapping"
+        ) from error
     return parse({} if tree is None else tree, overrides or [], where=str(path))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from pipeline.data.split import merged, without
 from pipeline.errors import UserError
 from pipeline.rundir import RunDir
 from services.learning import tiny, warmstart
+from sluice.v1 import prompt_pb2
 
 BUILTIN = "builtin:tiny"
 SAY_EVERY_S = 5.0
@@ -39,14 +41,32 @@ def prepare(directory: RunDir) -> None:
     """Make `base` when it is missing."""
     base = directory.folder("base")
     if not base.exists():
-        source = _source(directory.run())
+        run = directory.run()
+        prompts = prompts_of(run)
+        source = _source(run, prompts)
+        refuse_long(prompts, source, run.model.context)
         os.symlink(source.resolve(), base, target_is_directory=True)
 
 
-def _source(run: config.Run) -> Path:
+def refuse_long(prompts: Sequence[prompt_pb2.Prompt], model: Path, context: int) -> None:
+    """Raise for the first prompt that leaves no room for an answer in `context` tokens."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    for prompt in prompts:
+        chat = [{"role": turn.role, "content": "".join(part.text for part in turn.parts)} for turn in prompt.messages]
+        tokens = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+        if len(tokens) >= context:
+            raise UserError(
+                f"prompt {prompt.prompt_id!r} has {len(tokens)} tokens and model.context is {context}; "
+                f"accepted: prompts of at most {context - 1} tokens, or a longer context"
+            )
+
+
+def _source(run: config.Run, prompts: Sequence[prompt_pb2.Prompt]) -> Path:
     model = run.model
     if model.source == BUILTIN:
-        return _builtin(run)
+        return _builtin(run, prompts)
     if model.source.startswith("builtin:"):
         raise UserError(f"model.source is {model.source!r}; accepted: {BUILTIN}, a folder, or a Hugging Face id")
     if model.warm_start:
@@ -79,7 +99,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _builtin(run: config.Run) -> Path:
+def _builtin(run: config.Run, prompts: Sequence[prompt_pb2.Prompt]) -> Path:
     sizes = {name: getattr(tiny.TinyModel(), name) for name in asdict(tiny.TinyModel())}
     for name in run.model.tiny:
         if name not in sizes:
@@ -99,10 +119,10 @@ def _builtin(run: config.Run) -> Path:
         slips=tuple(settings.slips),
         seed=run.seed,
     )
-    return warmstart.warm_start(folder, _examples(run, settings), wanted, progress=Progress())
+    return warmstart.warm_start(folder, _examples(prompts, settings), wanted, progress=Progress())
 
 
-def _examples(run: config.Run, settings: config.WarmStart) -> list:
+def _examples(prompts: Sequence[prompt_pb2.Prompt], settings: config.WarmStart) -> list[prompt_pb2.Prompt]:
     knobs = dict(settings.examples)
     kind = knobs.pop("kind", None)
     if kind is None:
@@ -110,10 +130,10 @@ def _examples(run: config.Run, settings: config.WarmStart) -> list:
             "model.warm_start.examples names no kind; accepted: a prompt source, such as {kind: reasoning_gym, ...}"
         )
     unique, _ = merged(load_source(kind, **knobs).prompts())
-    fresh = without(unique, prompts_of(run))
+    fresh = without(unique, prompts)
     if len(fresh) < settings.batch:
         raise UserError(
-            f"model.warm_start.examples leave {len(fresh)} that the run does not ask; accepted: {settings.batch} at least"
+            f"warm_start.examples leave {len(fresh)} that the run does not ask; accepted: {settings.batch}, or more"
         )
     return fresh
 

@@ -1,0 +1,141 @@
+"""What a user can get wrong: one sentence with the value and what is accepted, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.journey.harness import SMALL, sluice
+
+WORDS = [{"question": word, "answer": word[::-1]} for word in ("abc", "bcd", "cde", "def", "efg")]
+
+
+def refused(done, *said: str) -> str:
+    """Exit code 2 and one sentence that says these things."""
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("sluice: ")]
+    assert len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    for one in said:
+        assert one in lines[0], lines[0]
+    assert "accepted" in lines[0]
+    return lines[0]
+
+
+def run(tmp_path: Path, *sets: str, file: Path = SMALL):
+    arguments = [argument for one in sets for argument in ("--set", one)]
+    return sluice("run", str(file), "--dir", str(tmp_path / "run"), "--plain", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("recipe=grop", ("'grop'", "grpo")),
+        ("recipe.advantage=group_nrom", ("group_nrom", "group_norm")),
+        ("recipe.advantage={name: group_norm, epz: 1}", ("epz", "eps")),
+        ("recipe.advantage={name: group_norm, ddof: 7}", ("7",)),
+        ("learning.stepz=3", ("learning.stepz", "steps")),
+        ("learning.steps=many", ("learning.steps", "'many'", "integer")),
+        ("max_lag=-1", ("max_lag", "-1", "0")),
+        ("log=redis://x", ("redis://x", "kafka://")),
+        ("generation.engine=sglang", ("sglang", "vllm")),
+        ('data.sources=[{"kind": "reasoning_gym", "name": "spell_forward"}]', ("spell_forward", "spell_backward")),
+        ('data.sources=[{"kind": "csv"}]', ("csv", "jsonl")),
+        ("data.held_out=5000", ("5000", "held_out")),
+        ("run=No Spaces", ("No Spaces",)),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path, change, said):
+    refused(run(tmp_path, change), *said)
+
+
+def test_a_run_file_that_is_missing_or_no_yaml_is_named(tmp_path):
+    refused(sluice("run", str(tmp_path / "none.yaml")), "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("run: [")
+    refused(sluice("run", str(broken)), "broken.yaml", "YAML")
+
+
+def test_a_missing_model_folder_is_named(tmp_path):
+    refused(run(tmp_path, "model.source=./no-such-model"), "./no-such-model")
+
+
+def test_a_prompt_longer_than_the_context_is_named(tmp_path):
+    file = tmp_path / "data.jsonl"
+    rows = [*WORDS, {"question": "x" * 40, "answer": "x"}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    source = {"kind": "jsonl", "path": str(file), "prompt": "question", "answer": "answer", "check": "exact"}
+    done = run(tmp_path, f"data.sources={json.dumps([source])}", "data.held_out=1")
+    refused(done, "41 tokens", "model.context is 32")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"q": "abc", "answer": "cba"}', ("question",)),
+        ('{"question": "", "answer": "cba"}', ("line 6", "question")),
+        ('{"question": "abc", ', ("6",)),
+    ],
+)
+def test_a_data_set_with_a_bad_row_is_refused_by_row_and_column(tmp_path, line, said):
+    file = tmp_path / "data.jsonl"
+    file.write_text("\n".join([*map(json.dumps, WORDS), line]))
+    source = {"kind": "jsonl", "path": str(file), "prompt": "question", "answer": "answer", "check": "exact"}
+    refused(run(tmp_path, f"data.sources={json.dumps([source])}", "data.held_out=1"), str(file), *said)
+
+
+def test_a_broker_that_does_not_answer_is_named(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    done = run(tmp_path, f"log=kafka://{address}")
+    assert done.returncode in (1, 2) and address in done.stderr and "Traceback" not in done.stderr
+
+
+def made(tmp_path: Path) -> Path:
+    """A run directory as `sluice run` begins it."""
+    from pipeline import config
+    from pipeline.rundir import RunDir
+
+    directory = RunDir.make(tmp_path / "run", config.parse(yaml.safe_load(SMALL.read_text())))
+    (directory.path / "base").mkdir()
+    return directory.path
+
+
+def test_an_identity_field_cannot_change_on_an_existing_run(tmp_path):
+    made(tmp_path)
+    said = refused(run(tmp_path, "seed=9", "model.context=64"), "seed was 3, is 9")
+    assert "model.context" not in said
+
+
+def test_a_run_directory_of_a_newer_major_version_is_refused(tmp_path):
+    (made(tmp_path) / "format.json").write_text('{"major": 2}')
+    refused(run(tmp_path), "format 2", "1 or older")
+    refused(sluice("audit", str(tmp_path / "run")), "format 2")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    for command in ("audit", "report", "rollouts", "dead-letters", "stop", "eval"):
+        refused(sluice(command, str(tmp_path)), str(tmp_path))
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    directory = made(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        refused(sluice("serve", "difficulty", str(directory), "--address", address), address)
+
+
+def test_an_unknown_service_recipe_or_topic_is_named(tmp_path):
+    refused(sluice("serve", "teaching", str(made(tmp_path))), "teaching", "learning")
+    refused(sluice("methods", "ppo9"), "ppo9", "grpo")
+
+
+def test_nothing_is_half_written_by_a_refused_run(tmp_path):
+    refused(run(tmp_path, "recipe=grop"))
+    assert not (tmp_path / "run").exists()
