@@ -1,6 +1,6 @@
 """The trainer: groups in, one optimiser step, and an account of what became of every rollout.
 
-    share -> prepare (reward, select) -> signals -> advantage -> [forward -> coef -> backward] x micro-batches
+    share -> intake (reward, select) -> signals -> advantage -> [forward -> coef -> backward] x micro-batches
           -> sum over ranks -> clip -> update -> controllers -> account
 
 One `step` is one optimiser step. Log, clock and disk are the caller's. With several ranks every method marked

@@ -95,7 +95,8 @@ def test_the_run_overrides_learning_rate_and_difficulty():
 
 
 def test_methods_are_listed_without_torch():
-    code = "import sys; from pipeline.recipe import describe, methods; methods(); describe(sys.argv[1]); print('torch' in sys.modules)"
+    says = "methods(); describe(sys.argv[1]); print('torch' in sys.modules)"
+    code = f"import sys; from pipeline.recipe import describe, methods; {says}"
     found = subprocess.run(
         [sys.executable, "-c", code, "grpo"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
     )
