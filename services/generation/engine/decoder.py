@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
+from services.generation.engine import attention
 from services.generation.engine.batch import Batch
 from services.generation.engine.sampler import draw, restrict, uniform
 from services.generation.engine.slots import SlotCache
@@ -33,7 +34,7 @@ class Decoder:
         self.model, self.batch = model, batch
         config = model.config.get_text_config()
         self.device = next(model.parameters()).device
-        self.eager = config._attn_implementation == "eager"
+        self.additive_mask = config._attn_implementation in ("eager", attention.NAME)
         self.layer_types = set(getattr(config, "layer_types", None) or ())
         refused = self.layer_types.difference(ATTENTION)
         if refused:
@@ -118,7 +119,7 @@ class Decoder:
         return self._shaped(near_NT)
 
     def _shaped(self, sees_NT: Tensor) -> Tensor:
-        if not self.eager:
+        if not self.additive_mask:
             return sees_NT[:, None, None]
         dtype = self.model.dtype
         zero = torch.zeros((), dtype=dtype, device=self.device)

@@ -44,13 +44,16 @@ def load_model(model: str, options: EngineOptions) -> torch.nn.Module:
     """The model, ready for inference on its device. Raises `UserError` when it cannot be loaded."""
     from transformers import AutoModelForCausalLM
 
+    from services.generation.engine import attention
+
     _check_folder(model)
-    # On a CPU one query token per row is faster by plain matrix products than by the fused kernel.
-    attention = "eager" if device_of(options) == "cpu" else "sdpa"
+    # For one query token per row plain matrix products are faster on a CPU than the fused kernel.
+    kernel = "eager" if device_of(options) == "cpu" else "sdpa"
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype_of(options), attn_implementation=attention)
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype_of(options), attn_implementation=kernel)
     except (OSError, ValueError) as error:
         raise UserError(f"model {model!r} does not load ({_first_line(error)})") from error
+    attention.choose(loaded)
     return loaded.to(device_of(options)).eval().requires_grad_(False)
 
 

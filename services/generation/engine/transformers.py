@@ -4,9 +4,10 @@ One thread turns this wheel; everybody else only puts things into the inbox and 
 
     inbox (jobs, aborts, weights) -> between two steps: aborts, deadlines, weights -> admit -> step -> outbox
 
-A job joins when a slot is free, at any step. Admission waits until an eighth of the slots is free or all waiting jobs
-fit, so that one prefill serves several. New weights are copied in place between two steps: running rows go on, their
-cached context kept or computed again (`kv`).
+A job joins when a slot is free, at any step. A prefill costs about as much as a step however few jobs it serves, so
+admission waits until the steps that free slots have sat out amount to half a step of all slots (the ski-rental rule: at
+most twice the cost of knowing how many more would come). New weights are copied in place between two steps: running
+rows go on, their cached context kept or computed again (`kv`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from sluice.v1 import rollout_pb2
 APPLY_TIMEOUT_S = 120.0
 SWEEP_S = 0.05
 IDLE_S = 0.05
+WORTH_A_PREFILL = 0.5
+"""Row-steps, as a share of the slots, that may be lost before waiting jobs are admitted."""
 
 
 class TransformersEngine:
@@ -66,6 +69,7 @@ class TransformersEngine:
         self._running = 0
         self._busy_s = 0.0
         self._swept_s = 0.0
+        self._lost = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -201,9 +205,13 @@ class TransformersEngine:
 
     def _admit(self) -> list[int]:
         """Slots that waiting jobs have just been put into."""
-        free, waiting = self._batch.free, len(self._waiting)
-        if not waiting or not free or (free < waiting and free < self._batch.slots // 8 and self._batch.live):
+        free = self._batch.free
+        if not self._waiting or not free:
             return []
+        self._lost += free
+        if self._batch.live and self._lost < WORTH_A_PREFILL * self._batch.slots:
+            return []
+        self._lost = 0
         with self._lock:
             rows = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
         return [self._batch.place(row, self.version) for row in rows]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
+from services.generation.engine import attention
 from services.generation.engine.api import Completion, EngineDied, EngineOptions, Job
 from services.generation.engine.transformers import TransformersEngine
 from sluice.v1 import prompt_pb2, rollout_pb2
@@ -71,12 +72,12 @@ def jobs(number: int, **changes) -> list[Job]:
     return made
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("kernel", ["eager", "sdpa", attention.NAME])
 def test_log_probs_are_those_of_a_plain_forward_pass_for_mixed_lengths_that_join_at_any_step(
-    open_engine, tiny_model, attention
+    open_engine, tiny_model, kernel
 ):
     model = tiny_model(0)
-    model.set_attn_implementation(attention)
+    model.set_attn_implementation(kernel)
     engine = open_engine(model, slots=5)
     wanted = jobs(40)
     for i, job in enumerate(wanted):
