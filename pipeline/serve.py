@@ -38,8 +38,8 @@ from sluice.v1 import control_pb2, control_pb2_grpc
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 64 * 2**20
-STATUS_EVERY_S = 0.5
-CONTROL_EVERY_S = 0.1
+STATUS_EVERY_S = 1.0
+CONTROL_EVERY_S = 0.5
 NO_PROGRESS_S = 600.0
 """A serving worker that got nothing done for so long, while work was there, is not healthy."""
 EXIT_FENCED = 3

@@ -122,7 +122,16 @@ class Stage:
     def commit(
         self, sends: Sequence[Send], offsets: dict[Position, int], reader: GroupReader | None
     ) -> list[tuple[str, int, int]]:
-        """Write records and offsets in one transaction; returns where the records are. Raises what the log raises."""
+        """Write records and offsets in one transaction; returns where the records are. Raises `Fenced`.
+
+        While the log does not answer, the same content is tried again: the log writes it once, also where it is in
+        doubt whether an earlier try got through.
+        """
+        return self.patiently(lambda: self._commit_once(sends, offsets, reader))
+
+    def _commit_once(
+        self, sends: Sequence[Send], offsets: dict[Position, int], reader: GroupReader | None
+    ) -> list[tuple[str, int, int]]:
         assert self.writer is not None
         begun = time.monotonic()
         with self.meter.logging_cpu(), self.writer.transaction() as transaction:

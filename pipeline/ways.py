@@ -8,7 +8,7 @@ What goes wrong is told apart here and nowhere else:
 
     Poison               the record is dead-lettered, in the transaction that commits its offset
     Retryable            the records are handled again, one by one, `TRIES` times; then dead-lettered
-    LogUnavailable       wait, read again from what is committed
+    LogUnavailable       wait; a transaction is tried again as it is, what was being handled is read again
     Fenced               another member holds the partition: read again; three times in a row: this process is a zombie
     any other error      on one record: dead-lettered with its error; without a record: the process ends
 """
@@ -266,10 +266,10 @@ class _Concurrent:
 
     def _read(self) -> None:
         room = max(0, self.handler.room())
-        timeout = 0.0 if self.unfinished else 0.05
+        timeout = 0.0 if self.unfinished else 0.2
         reason = self.handler.waiting_for()
         if room == 0 and timeout:
-            self.stage.life.sleep(timeout)
+            self.stage.life.sleep(0.05)
         with_room = min(room, MAX_RECORDS)
         begun = time.monotonic()
         found = self.stage.poll(lambda: self.reader.poll(timeout if room else 0.0, with_room), reason)
@@ -304,8 +304,8 @@ class _Concurrent:
             return
         try:
             self.stage.commit(self.stage.encode(self.outbox), offsets, self.reader)
-        except (Fenced, LogUnavailable) as error:
-            self.fenced = self.fenced + 1 if isinstance(error, Fenced) else 0
+        except Fenced as error:
+            self.fenced += 1
             _read_again(self.stage, self.reader, error, self.fenced)
             self.unfinished.clear()
             return
@@ -346,7 +346,7 @@ def _write(stage: Stage, transactions: Iterable[list[Send]]) -> None:
     iterator = iter(transactions)
     sends = next(iterator, None)
     while sends is not None:
-        written = stage.patiently(lambda batch=sends: stage.commit(batch, {}, None))
+        written = stage.commit(sends, {}, None)
         try:
             sends = iterator.send(written) if isinstance(iterator, Generator) else next(iterator)
         except StopIteration:

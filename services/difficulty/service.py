@@ -61,7 +61,7 @@ def scheduler_of(context: Context) -> Scheduler:
 class DifficultyService:
     """Stage and door over one scheduler."""
 
-    tick_s = 0.05
+    tick_s = 0.2
 
     def __init__(self, context: Context) -> None:
         self.context = context

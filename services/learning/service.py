@@ -27,7 +27,7 @@ from services.learning.trainer import Trainer
 from sluice.v1 import control_pb2, learning_pb2, learning_pb2_grpc
 
 POLICY_ID = "main"
-POLL_S = 0.05
+POLL_S = 0.1
 Phase = control_pb2.Phase
 
 
