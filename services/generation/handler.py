@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 
 from google.protobuf.message import Message
 
+from pipeline.errors import Poison
 from pipeline.life import Life
 from pipeline.metrics import Meter
 from pipeline.stage import Output
@@ -83,8 +84,9 @@ class GenerationHandler:
         return 0 if free <= 0 else max(1, int(free / self._mean_n))
 
     def take(self, request: Message, token: object) -> None:
-        """Begin a request."""
-        assert isinstance(request, prompt_pb2.RolloutRequest)
+        """Begin a request. Raises `Poison` for another noun."""
+        if not isinstance(request, prompt_pb2.RolloutRequest):
+            raise Poison(f"record holds a {request.DESCRIPTOR.name}; accepted: RolloutRequest")
         self.counts["requests"] += 1
         self._quiet_turns = 0
         self._mean_n += 0.1 * (max(request.n, 1) - self._mean_n)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+
 from services.generation import policy
 from sluice.v1 import prompt_pb2, rollout_pb2
 
@@ -39,6 +41,12 @@ class Prompter:
         """The context of a request's rollouts; all of them share it."""
         if any(part.WhichOneof("content") != "text" for message in request.messages for part in message.parts):
             return Context(reason=policy.UNSUPPORTED_CONTENT, sentence="a message has an image; accepted: text")
+        try:
+            return self._rendered(request)
+        except TemplateError as error:
+            return Context(reason=policy.TEMPLATE_REFUSED, sentence=f"the model's chat template refuses: {error}")
+
+    def _rendered(self, request: prompt_pb2.RolloutRequest) -> Context:
         turns = self._turns(request.messages)
         tokens = self._encode(turns)
         injections = []

@@ -66,3 +66,11 @@ def test_a_prompt_without_tokens_is_refused(tokenizer):
     bare = copy.deepcopy(tokenizer)
     bare.chat_template = None
     assert Prompter(bare, 8).render(request(("user", ""))).reason == "empty_prompt"
+
+
+def test_what_the_chat_template_refuses_is_refused_with_its_words(tokenizer):
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    refused = Prompter(strict, 64).render(request(("user", "a"), ("user", "b")))
+    assert refused.reason == "template_refused"
+    assert refused.sentence == "the model's chat template refuses: roles must alternate"
