@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline import records
+from pipeline import records, weights
 from pipeline.audit import audit_log
 from pipeline.stage import Decoded
+from services.learning import checkpoint
 from services.learning.checkpoint import Damaged
 from services.learning.replay.fifo import Fifo
 from sluice.v1 import control_pb2, training_pb2
-from tests.services.learning.world import NAMES, World, kinds
+from tests.services.learning.world import NAMES, Killed, World, kinds
 
 
 def audited(world):
@@ -75,8 +76,10 @@ def test_killed_around_a_noun(tmp_path, kind, when, number):
     assert versions == sorted(set(versions))
 
 
-def test_reuse_and_kills_together_train_no_use_twice(tmp_path):
-    world = World(tmp_path, seed=4, replay=Fifo(max_uses=3, reuse_max_lag=6)).run(killer(5))
+@pytest.mark.parametrize("kill", [killer(5), once("Outcome", "after", 1), once("Outcome", "after", 2)])
+def test_reuse_and_kills_together_train_no_use_twice(tmp_path, kill):
+    settings = replace(World.settings, max_lag=9)
+    world = World(tmp_path, seed=4, settings=settings, replay=Fifo(max_uses=3, reuse_max_lag=9)).run(kill)
     audit = audited(world)
     assert audit.clean and audit.in_flight == 0, audit
     assert audit.reused > 0
@@ -248,3 +251,35 @@ def test_rollouts_that_lay_on_the_log_while_the_learner_was_away_are_not_expired
     drops = [drop for noun in world.held("steps") if not isinstance(noun, training_pb2.Rewind) for drop in noun.drops]
     missing = {(drop.key.request_id, drop.key.index) for drop in drops if drop.reason in ("no_rollout", "no_verdict")}
     assert missing == requested - arrived != set()
+
+
+def test_after_a_rewind_the_weights_of_the_checkpoint_are_published_anew_and_reading_resumes_where_it_says(tmp_path):
+    """Killed after step 5; the newest checkpoint is of step 3, made with version 4. Versions 5 and 6 are taken back."""
+    world = World(tmp_path, seed=3)
+    world.born()
+    with pytest.raises(Killed):
+        world.live(once("TrainStep", "after", 5), None)
+    newest = world.held("checkpoints")[-1]
+    assert (newest.step, newest.version, world.held("weights-manifest")[-1].version) == (3, 4, 6)
+    world.born()
+    world.commit(world.handler.start(), lambda sends: "")
+    manifest = world.held("weights-manifest")[-1]
+    assert (manifest.version, manifest.epoch, manifest.step, world.handler.version) == (7, 2, 3, 7)
+    chunk = next(chunk for chunk in world.held("weights") if (chunk.version, chunk.epoch) == (7, 2))
+    saved = checkpoint.load(tmp_path / "checkpoints", newest.uri, newest.sha256)
+    assert weights.decode(chunk) == saved["model"]["policy"].tobytes()
+    assert world.handler.offsets() == {(one.topic, one.partition): one.offset for one in newest.offsets}
+    rewind = next(noun for noun in reversed(world.held("steps")) if isinstance(noun, training_pb2.Rewind))
+    assert (rewind.epoch, rewind.to_step, rewind.version) == (2, 3, 4)
+
+
+def test_where_nothing_was_taken_back_no_version_is_spent(tmp_path):
+    world = World(tmp_path).run(once("Outcome", "after", 1))
+    assert [manifest.version for manifest in world.held("weights-manifest")] == list(range(1, 10))
+    assert audited(world).epochs == 2
+
+
+def test_drops_that_nobody_was_told_of_are_told_with_the_checkpoint(tmp_path):
+    world = World(tmp_path, settings=replace(World.settings, notice_every_ms=10**9)).run()
+    audit = audited(world)
+    assert audit.clean and audit.in_flight == 0, audit
