@@ -54,7 +54,7 @@ def once(kind, when, number=1):
     return kill
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_killed_between_any_two_transactions_nothing_is_lost_or_trained_twice(tmp_path, seed):
     world = World(tmp_path, seed=seed).run(killer(4))
     audit = audited(world)
@@ -66,7 +66,7 @@ def test_killed_between_any_two_transactions_nothing_is_lost_or_trained_twice(tm
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("kind", ["Rewind", "WeightChunk", "WeightManifest", "TrainStep", "DropNotice", "Checkpoint"])
-@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("number", [1, 3])
 def test_killed_around_a_noun(tmp_path, kind, when, number):
     world = World(tmp_path, seed=number).run(once(kind, when, number))
     audit = audited(world)
@@ -105,7 +105,7 @@ def corrupting(world, number, deaths):
     return kill
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("number", "deaths"), [(1, 0), (2, 0), (3, 0), (2, 1), (2, 3)])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, seed, number, deaths):
     world = World(tmp_path, seed=seed)
