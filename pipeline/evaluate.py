@@ -54,7 +54,11 @@ def evaluate(generation: Client, verification: Client, plan: Plan, step: int) ->
     finally:
         generation.generation.Hold(generation_pb2.HoldRequest(release=hold.hold_id), timeout=30.0)
     versions = {
-        version for one in verdicts for verdict in one for version in (verdict.min_version, verdict.max_version)
+        version
+        for one in verdicts
+        for verdict in one
+        if verdict.tokens
+        for version in (verdict.min_version, verdict.max_version)
     }
     if versions - {hold.version}:
         raise Retryable(

@@ -195,6 +195,11 @@ def _row(status: control_pb2.WorkerStatus, rates: Rates) -> list[str]:
     ]
 
 
+def _rank(name: str) -> tuple[str, int]:
+    kind, _, number = name.partition("@")
+    return kind, int(number or 0)
+
+
 def _mean(evaluation: control_pb2.Evaluation) -> float:
     return next((value for name, value in evaluation.metrics.items() if name.startswith("mean@")), 0.0)
 
@@ -208,7 +213,9 @@ def conclude(run: Run, directory: RunDir, summary: dict[str, Any], report: Path,
     console = Console()
     before, after = summary["eval_before"], summary["eval_after"]
     table = Table("held-out accuracy", "before", "after", title=f"{run.run}: {summary['steps']} steps")
-    for name in [key for key in after if key not in ("unchecked", "prompts", "version", "tokens_mean")]:
+    for name in sorted(
+        (key for key in after if key not in ("unchecked", "prompts", "version", "tokens_mean")), key=_rank
+    ):
         table.add_row(name, f"{before.get(name, float('nan')):.3f}", f"{after[name]:.3f}")
     if after:
         console.print(table)

@@ -49,8 +49,14 @@ def test_public_classes_and_functions_say_what_they_do(path):
 
 def test_no_promise_is_left_in_the_text():
     promise = re.compile("|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX", "for no" + "w,")))
-    kept = [path for path in ROOT.rglob("*") if path.suffix in (".py", ".md", ".yaml", ".proto") and ".venv" not in str(path)]
-    found = [name(path) for path in kept if "/runs/" not in str(path) and promise.search(path.read_text(errors="replace"))]
+    kept = [
+        path
+        for path in ROOT.rglob("*")
+        if path.suffix in (".py", ".md", ".yaml", ".proto") and ".venv" not in str(path)
+    ]
+    found = [
+        name(path) for path in kept if "/runs/" not in str(path) and promise.search(path.read_text(errors="replace"))
+    ]
     assert found == []
 
 

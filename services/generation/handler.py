@@ -23,7 +23,7 @@ from pipeline.life import Life
 from pipeline.metrics import Meter
 from pipeline.stage import Output
 from services.generation import policy, rollouts
-from services.generation.desk import Desk
+from services.generation.desk import Desk, Ticket
 from services.generation.versions import Versions
 from sluice.v1 import prompt_pb2, rollout_pb2
 
@@ -61,6 +61,7 @@ class GenerationHandler:
     _done: SimpleQueue[Done] = field(default_factory=SimpleQueue)
     _parked: list[tuple[prompt_pb2.RolloutRequest, object]] = field(default_factory=list)
     _seen: OrderedDict[tuple[str, int], None] = field(default_factory=OrderedDict)
+    _tickets: dict[tuple[str, int], Ticket] = field(default_factory=dict)
     _mean_n: float = 1.0
     _leaving: bool = False
     _quiet_turns: int = 0
@@ -130,7 +131,7 @@ class GenerationHandler:
         """Take nothing new; with `end_now` end what runs and what waits (ABORTED, reason "drained")."""
         self._leaving = self._leaving or not end_now
         if end_now:
-            self.desk.abort()
+            self.desk.abort(list(self._tickets.values()))  # the door's callers are not the run's
             self._unpark()
 
     def standing(self) -> policy.Standing:
@@ -167,8 +168,20 @@ class GenerationHandler:
         elif request.not_before_ms > now_ms or not self._fresh_for(request):
             return False
         else:
-            self.desk.open(request, lambda made: self._finish(token, made))
+            self._open(request, token)
         return True
+
+    def _open(self, request: prompt_pb2.RolloutRequest, token: object) -> None:
+        key = (request.request_id, request.attempt)
+
+        def finish(made: list[rollout_pb2.Rollout]) -> None:
+            self._tickets.pop(key, None)
+            self._finish(token, made)
+
+        ticket = self.desk.open(request, finish)
+        self._tickets[key] = ticket
+        if len(ticket.made) == len(ticket.jobs):  # it finished before it was entered
+            self._tickets.pop(key, None)
 
     def _fresh_for(self, request: prompt_pb2.RolloutRequest) -> bool:
         applied = self.versions.applied
