@@ -48,6 +48,8 @@ LEARNER = "learner"
 """The checkpoint's shard that is ours; the others are the trainer's."""
 TRY_AGAIN_S = 5.0
 """Between two tries at a checkpoint that the disk did not take."""
+OUTCOMES_AT_MOST = 20_000
+"""So many outcomes wait for the next checkpoint at most, also when every group is dropped and no step is made."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class LearningHandler:
         self._named: list[str] = []
         self._offsets: dict[Position, int] = {}
         self._clock = ReadClock(())
+        self._standing: dict[str, float] = {}
         self._noticed_ms = 0
         self._ready_since = time.monotonic()
         self._try_again_at = 0.0
@@ -142,10 +145,12 @@ class LearningHandler:
         if batch:
             yield from self._train(batch, now_ms)
         yield from self._notice(now_ms)
-        if self._save_wanted or (self.trouble and time.monotonic() >= self._try_again_at):
+        if self._wants_checkpoint():
             yield from self._checkpoint()
         if self.draining and not self.finished:
             yield from self._finish()
+        numbers = {**self.assembler.standing(), **self.assembler.counts, "groups_ready": len(self.buffer)}
+        self._standing = {name: float(number) for name, number in numbers.items()}
 
     def poison(self, ids: dict[str, str], reason: str) -> None:
         """A record that could not be read: what its headers say has failed."""
@@ -182,7 +187,6 @@ class LearningHandler:
 
     def progress(self) -> learning_pb2.ProgressResponse:
         """Where it is."""
-        buffer = {**self.assembler.standing(), **self.assembler.counts, "groups_ready": len(self.buffer)}
         return learning_pb2.ProgressResponse(
             epoch=self.epoch,
             step=self.step,
@@ -190,7 +194,7 @@ class LearningHandler:
             version=self.version,
             checkpoint=self.checkpoint,
             metrics=self.metrics,
-            buffer={name: float(number) for name, number in buffer.items()},
+            buffer=self._standing,
         )
 
     # Deciding what to train on.
@@ -300,6 +304,11 @@ class LearningHandler:
             yield self._encode(self.ledger.notice())
 
     # Coming back.
+
+    def _wants_checkpoint(self) -> bool:
+        """Between steps: because somebody asked, the last try failed, or too much waits to be named."""
+        wanted = self._save_wanted or self.trouble or len(self.ledger.outcomes) >= OUTCOMES_AT_MOST
+        return bool(wanted) and time.monotonic() >= self._try_again_at
 
     def _checkpoint(self) -> Transactions:
         """Files first, then the record that makes them count, with every outcome since the last."""

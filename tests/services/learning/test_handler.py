@@ -283,3 +283,19 @@ def test_drops_that_nobody_was_told_of_are_told_with_the_checkpoint(tmp_path):
     world = World(tmp_path, settings=replace(World.settings, notice_every_ms=10**9)).run()
     audit = audited(world)
     assert audit.clean and audit.in_flight == 0, audit
+
+
+def test_outcomes_are_named_also_when_no_step_is_ever_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("services.learning.handler.OUTCOMES_AT_MOST", 40)
+    world = World(tmp_path)
+    world.born()
+    world.trainer.refuses = lambda group: "degenerate_group"
+    world.commit(world.handler.start(), lambda sends: "")
+    follower = world.log.follow(world.handler.offsets())
+    for _ in range(120):
+        world.others(draining=False)
+        nouns = [Decoded(world.on_time(record), records.decode(record)) for record in follower.poll(0.0)]
+        world.commit(world.handler(nouns, world.now_ms), lambda sends: "")
+    follower.close()
+    assert world.handler.step == 0 and len(world.handler.ledger.outcomes) < 60
+    assert len(world.held("outcomes")) > 40 and audited(world).clean
