@@ -302,12 +302,12 @@ class Assembler:
     def _close(self, table: Table) -> None:
         table.closed = True
         seats = sorted((seat for seat in table.seats.values() if not seat.ended), key=lambda seat: seat.index)
-        if seats and len(seats) >= self.min_group:
+        if seats and len(seats) >= self.min_group and not self._draining:
             prompt_id = seats[0].request.prompt_id
             self._closed.append(Group(table.group_id, prompt_id, tuple(seat.member() for seat in seats)))
             return
         for seat in seats:
-            self._ends.append(seat.end(Fate.FATE_DROPPED, "short_group"))
+            self._ends.append(seat.end(Fate.FATE_DROPPED, self._draining or "short_group"))
         self._forget(table)
 
     def _forget(self, table: Table) -> None:

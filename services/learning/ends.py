@@ -58,3 +58,9 @@ class End:
             epoch=epoch,
             step=step,
         )
+
+
+def drop_of(outcome: training_pb2.Outcome) -> training_pb2.Drop:
+    """What an outcome still tells of a drop."""
+    key = rollout_pb2.RolloutKey(request_id=outcome.request_id, index=outcome.index, attempt=outcome.attempt)
+    return training_pb2.Drop(key=key, reason=outcome.reason)

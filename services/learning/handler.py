@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from pipeline.errors import LogUnavailable, Retryable
@@ -32,12 +33,14 @@ from pipeline.stage import Decoded
 from pipeline.topics import Names
 from services.learning import checkpoint, outgoing, restore
 from services.learning.assembler import Assembler
+from services.learning.ends import drop_of
 from services.learning.ledger import Ledger
 from services.learning.publish import Publisher
 from services.learning.read_clock import ReadClock
 from services.learning.replay import Held, Replay
+from services.learning.seat import request_of
 from services.learning.trainer_api import StepResult, Trainer
-from sluice.v1 import learning_pb2, prompt_pb2, training_pb2
+from sluice.v1 import learning_pb2, training_pb2
 
 logger = logging.getLogger(__name__)
 
@@ -114,18 +117,20 @@ class LearningHandler:
         beginning = restore.find(self.log, self.names, self.root)
         for sentence in beginning.damaged:
             logger.warning("%s; falling back to the checkpoint of step %d", sentence, beginning.checkpoint.step)
-        self.epoch = self.ledger.epoch = beginning.epoch
+        self.epoch = beginning.epoch
         self._offsets = self._first_offsets()
         if beginning.manifest is not None:
             self.publisher.heard(beginning.manifest)
         if beginning.checkpoint is None:
+            self.ledger.begin(self.epoch, self.step)
             self.checkpoint = self._save()
         else:
             self._load(beginning)
         self._named = list(dict.fromkeys([self.checkpoint.uri, *beginning.named]))
         self._clock = ReadClock(self._offsets)
         rewind = training_pb2.Rewind(epoch=self.epoch, to_step=self.step, version=self.version)
-        yield self._encode([rewind, self.checkpoint])
+        again = training_pb2.DropNotice(epoch=self.epoch, after_step=self.step, drops=self.ledger.noticed)
+        yield self._encode([rewind, self.checkpoint, *([again] if again.drops else [])])
         if not self.version or self.version != self.publisher.version:
             yield from self._publish([])
 
@@ -158,7 +163,7 @@ class LearningHandler:
             return
         logger.warning("request %s: a record of it could not be read (%s)", ids["request_id"], reason)
         if "n" in ids:
-            self.assembler.poison_request(_poisoned(ids))
+            self.assembler.poison_request(request_of(ids))
         elif "index" in ids:
             self.assembler.poison((ids["request_id"], int(ids["index"])))
 
@@ -301,7 +306,7 @@ class LearningHandler:
     def _notice(self, now_ms: int) -> Transactions:
         if self.ledger.untold and now_ms - self._noticed_ms >= self.settings.notice_every_ms:
             self._noticed_ms = now_ms
-            yield self._encode(self.ledger.notice())
+            yield self._encode([self.ledger.notice()])
 
     # Coming back.
 
@@ -313,6 +318,8 @@ class LearningHandler:
     def _checkpoint(self) -> Transactions:
         """Files first, then the record that makes them count, with every outcome since the last."""
         self.ledger.enter(self.assembler.ends())
+        if self.ledger.untold:
+            yield self._encode([self.ledger.notice()])
         try:
             noun = self._save()
         except Retryable as error:
@@ -320,7 +327,7 @@ class LearningHandler:
             self.trouble, self._try_again_at = str(error), time.monotonic() + TRY_AGAIN_S
             return
         reach("learning.before_checkpoint_named", step=self.step)
-        yield self._encode([*self.ledger.notice(), noun, *self.ledger.outcomes])
+        yield self._encode([noun, *self.ledger.outcomes])
         self.ledger.named()
         self.checkpoint, self.trouble, self._save_wanted = noun, "", False
         self._named.insert(0, noun.uri)
@@ -330,7 +337,11 @@ class LearningHandler:
     def _save(self) -> training_pb2.Checkpoint:
         low = {(self.names.topic(topic), p): at for (topic, p), at in self.assembler.low_offsets().items()}
         offsets = self._offsets | low
-        learner = {"step": self.step, "version": self.version, "assembler": self.assembler.snapshot()}
+        learner = {
+            "step": self.step,
+            "noticed": [json_format.MessageToDict(drop) for drop in self.ledger.noticed],
+            "assembler": self.assembler.snapshot(),
+        }
         saved = checkpoint.save(self.root, self.epoch, self.step, {**self.trainer.state(), LEARNER: learner})
         return training_pb2.Checkpoint(
             epoch=self.epoch,
@@ -348,9 +359,12 @@ class LearningHandler:
         learner = state.pop(LEARNER)
         self.trainer.load_state(state)
         self.assembler.restore(learner["assembler"])
-        for name in beginning.taken:
-            self.assembler.take_as_ended(name)
-        self.step = self.ledger.step = learner["step"]
+        for outcome in beginning.taken:
+            self.assembler.take_as_ended((outcome.request_id, outcome.index))
+        self.step = learner["step"]
+        noticed = [json_format.ParseDict(drop, training_pb2.Drop()) for drop in learner["noticed"]]
+        noticed += [drop_of(outcome) for outcome in beginning.taken if outcome.step == self.step and not outcome.uses]
+        self.ledger.begin(self.epoch, self.step, noticed)
         self.version = beginning.checkpoint.version
         self.checkpoint.CopyFrom(beginning.checkpoint)
         self.checkpoint.epoch = self.epoch
@@ -372,15 +386,3 @@ class LearningHandler:
 
     def _encode(self, nouns: Sequence[Message]) -> list[Send]:
         return outgoing.sends(self.names, nouns)
-
-
-def _poisoned(ids: dict[str, str]) -> prompt_pb2.RolloutRequest:
-    """What a request's headers say of it. Its deadline, unknown, has passed: its group does not wait for more."""
-    return prompt_pb2.RolloutRequest(
-        request_id=ids["request_id"],
-        group_id=ids.get("group_id", ""),
-        prompt_id=ids.get("prompt_id", ""),
-        n=int(ids["n"]),
-        first_index=int(ids.get("first_index", 0)),
-        deadline_ms=1,
-    )

@@ -22,6 +22,8 @@ class Ledger:
     outcomes: list[training_pb2.Outcome] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     trained: int = 0
+    noticed: list[training_pb2.Drop] = field(default_factory=list)
+    """Told in notices since the last step: a rewind to that step takes their places back, so they are told again."""
     _untold: list[End] = field(default_factory=list)
 
     def enter(self, ends: Iterable[End]) -> None:
@@ -34,22 +36,31 @@ class Ledger:
                 self.dropped[end.reason] += 1
                 self._untold.append(end)
 
+    def begin(self, epoch: int, step: int, noticed: Iterable[training_pb2.Drop] = ()) -> None:
+        """An epoch begins at this step; these were noticed after it and have ended for good."""
+        self.epoch, self.step, self.noticed = epoch, step, list(noticed)
+
     @property
     def untold(self) -> int:
         """Drops that nobody was told of yet."""
         return len(self._untold)
 
     def tell(self) -> list[training_pb2.Drop]:
-        """Those drops, for the record of the present step."""
-        self.outcomes += [end.outcome(self.epoch, self.step) for end in self._untold]
-        told, self._untold = self._untold, []
-        return [end.drop() for end in told]
+        """Those drops, for the record of the step that was just made."""
+        self.noticed = []
+        return self._tell()
 
-    def notice(self) -> list[training_pb2.DropNotice]:
-        """A notice of those drops; empty when there are none."""
-        drops = self.tell()
-        return [training_pb2.DropNotice(epoch=self.epoch, after_step=self.step, drops=drops)] if drops else []
+    def notice(self) -> training_pb2.DropNotice:
+        """Those drops, between two steps."""
+        drops = self._tell()
+        self.noticed += drops
+        return training_pb2.DropNotice(epoch=self.epoch, after_step=self.step, drops=drops)
 
     def named(self) -> None:
         """A checkpoint holds the outcomes now."""
         self.outcomes = []
+
+    def _tell(self) -> list[training_pb2.Drop]:
+        self.outcomes += [end.outcome(self.epoch, self.step) for end in self._untold]
+        told, self._untold = self._untold, []
+        return [end.drop() for end in told]

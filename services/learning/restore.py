@@ -6,7 +6,7 @@ Called after the writer has fenced every older learner, so that nothing it reads
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ TAIL = 50
 class Beginning:
     """What a start goes by. `checkpoint` and `state` are None on the first start of a run.
 
-    `epoch`: the new one. `damaged`: a sentence for each checkpoint that was passed over. `taken`: (request id, index)
-    of rollouts whose outcome stands although the checkpoint does not know it; only after a fall back to an older one.
+    `epoch`: the new one. `damaged`: a sentence for each checkpoint that was passed over. `taken`: outcomes that stand
+    although the checkpoint does not know them; only after a fall back to an older one.
     """
 
     epoch: int
@@ -38,7 +38,7 @@ class Beginning:
     manifest: weights_pb2.WeightManifest | None = None
     named: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
-    taken: frozenset[tuple[str, int]] = field(default_factory=frozenset)
+    taken: tuple[training_pb2.Outcome, ...] = ()
 
 
 def find(log: Log, names: Names, root: Path) -> Beginning:
@@ -56,7 +56,7 @@ def find(log: Log, names: Names, root: Path) -> Beginning:
         return Beginning(epoch, manifest=manifest)
     # A newer checkpoint that is damaged, now or at an earlier start, named outcomes that this one does not know.
     fell_back = any(one.step > chosen.step for one in checkpoints)
-    taken = _outcomes_until(log, names, chosen.step, epoch) if fell_back else frozenset()
+    taken = _outcomes_until(log, names, chosen.step, epoch) if fell_back else ()
     named = tuple(one.uri for one in candidates if one.step <= chosen.step)
     return Beginning(epoch, chosen, state, manifest, named, tuple(damaged), taken)
 
@@ -87,11 +87,11 @@ def _first_that_verifies(
     return None, None, damaged
 
 
-def _outcomes_until(log: Log, names: Names, step: int, epoch: int) -> frozenset[tuple[str, int]]:
+def _outcomes_until(log: Log, names: Names, step: int, epoch: int) -> tuple[training_pb2.Outcome, ...]:
     rewinds = _nouns(log, names.topic("steps"), training_pb2.Rewind)
     lineage = Lineage(Lineage.of(rewinds).rewinds | {epoch: step})
     outcomes = _nouns(log, names.topic("outcomes"), training_pb2.Outcome)
-    return frozenset((one.request_id, one.index) for one in outcomes if lineage.stands(one.epoch, one.step))
+    return tuple(one for one in outcomes if lineage.stands(one.epoch, one.step))
 
 
 def _nouns(log: Log, topic: str, noun: type[Message]) -> list[Any]:

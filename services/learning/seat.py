@@ -106,3 +106,15 @@ class Table:
         """Records that must be read again while it is not over."""
         requests = [place for _, place in self.requests.values() if place is not None]
         return requests + [place for seat in self.seats.values() for place in seat.live()]
+
+
+def request_of(ids: dict[str, str]) -> prompt_pb2.RolloutRequest:
+    """What a request's headers say of it. Its deadline, unknown, has passed: its group does not wait for more."""
+    return prompt_pb2.RolloutRequest(
+        request_id=ids["request_id"],
+        group_id=ids.get("group_id", ""),
+        prompt_id=ids.get("prompt_id", ""),
+        n=int(ids["n"]),
+        first_index=int(ids.get("first_index", 0)),
+        deadline_ms=1,
+    )

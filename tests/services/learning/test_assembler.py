@@ -363,3 +363,30 @@ def test_restarts_anywhere_lose_nothing_and_end_nothing_twice(data, topics, min_
         name: end[2] for name, end in in_order(topics, min_group).items()
     }
     assert assembler.idle and assembler.requests_seen == len(topics["requests"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), logs(), st.integers(1, 2))
+def test_a_drain_at_any_moment_ends_everything_once_and_hands_out_no_group(data, topics, min_group):
+    assembler = Assembler(min_group, GRACE_MS)
+    ends, held, drained = [], [], False
+    for topic, offset, noun in interleave(topics, dict.fromkeys(topics, 0), data.draw):
+        assembler.add(noun, (topic, 0, offset))
+        if drained:
+            assert assembler.closed() == []
+        elif not data.draw(st.integers(0, 5)):
+            drained, held = True, []
+            assembler.drain("drained")
+            assert assembler.closed() == []
+        else:
+            held += assembler.closed()
+            if data.draw(st.booleans()):
+                train(assembler, held)
+                held = []
+        ends += assembler.ends()
+    assembler.drain("drained")
+    assembler.expire(LONG_AFTER)
+    ends += assembler.ends()
+    assert assembler.closed() == []
+    assert len(ends) == len(fates(ends)) and fates(ends).keys() == requested(topics)
+    assert assembler.idle

@@ -16,7 +16,10 @@ from tests.services.learning.world import NAMES, Killed, World, kinds
 
 
 def audited(world):
-    return audit_log(world.log, NAMES, world.now_ms)
+    """The run's account; once it has finished, every place at the gate came back too."""
+    audit = audit_log(world.log, NAMES, world.now_ms)
+    assert not audit.finished or world.places() == 0
+    return audit
 
 
 def test_a_run_ends_with_every_rollout_accounted_for(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline import records, topics
 from pipeline.digest import rollout_sha256
+from pipeline.gate import Gate
 from pipeline.log.api import Record, read_all
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.stage import Decoded
@@ -114,6 +115,20 @@ class World:
         """Nouns of a topic."""
         return [records.decode(record) for record in read_all(self.log, NAMES.topic(topic)) if record.value]
 
+    def places(self):
+        """Places that the real gate still holds after it has followed the whole run."""
+        gate = Gate(max_lag=1000, batch_rollouts=1000)
+        for request in self.held("requests"):
+            gate.issue(request.request_id, request.n, request.first_index, request.prompt_id, request.deadline_ms)
+        apply = {
+            training_pb2.TrainStep: gate.apply_step,
+            training_pb2.DropNotice: gate.apply_drops,
+            training_pb2.Rewind: gate.rewind,
+        }
+        for noun in self.held("steps"):
+            apply[type(noun)](noun)
+        return gate.outstanding
+
     def issue(self):
         """Difficulty asks for one group, of one or two requests."""
         sizes = self.random.choice([[2], [3], [1, 2], [1]])
@@ -173,7 +188,8 @@ class World:
     def others(self, draining):
         """A moment of everybody else's work."""
         standing = self.handler.assembler.standing() if self.handler else {}
-        if not draining and standing.get("groups_waiting", 0) + len(self.handler.buffer) < self.open_requests:
+        fresh = sum(not held.uses for held in self.handler.buffer)
+        if not draining and standing.get("groups_waiting", 0) + fresh < self.open_requests:
             self.issue()
         for _ in range(self.random.randrange(4)):
             self.generate()
