@@ -278,13 +278,22 @@ class _Concurrent:
         self.unfinished.keep(self.reader.assigned())
         good, bad = self.stage.decode(found)
         for record, error in bad:
-            self._take(record)
-            self._finish(_token(record), _last_words(self.stage, self.handler, [(record, error)]), "")
+            self._refuse(record, error)
         for record, noun in good:
             delivered_again = _token(record) in self.taken
             self._take(record)
             if not delivered_again:
-                self.handler.take(noun, _token(record))
+                self._hand_over(record, noun)
+
+    def _hand_over(self, record: Record, noun: Message) -> None:
+        try:
+            self.handler.take(noun, _token(record))
+        except Poison as error:
+            self._refuse(record, error)
+
+    def _refuse(self, record: Record, error: Poison) -> None:
+        self._take(record)
+        self._finish(_token(record), _last_words(self.stage, self.handler, [(record, error)]), "")
 
     def _take(self, record: Record) -> None:
         self.unfinished.take(_token(record))

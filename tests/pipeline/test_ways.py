@@ -278,6 +278,22 @@ def test_a_request_that_does_not_decode_is_answered_from_its_headers(log):
     assert nouns(log, "rollouts")[0].key.request_id == "r0" and len(nouns(log, "dead-letters")) == 1
 
 
+def test_a_request_that_the_handler_refuses_is_dead_lettered_and_the_others_go_on(log):
+    class Choosy(Sampler):
+        def take(self, request, token) -> None:
+            if request.request_id == "r1":
+                raise Poison("not for me")
+            super().take(request, token)
+
+    put(log, *(request(f"r{i}") for i in range(3)))
+    stage, sampler = stage_on(log), Choosy(order=lambda waiting: list(waiting))
+    until(
+        stage, lambda: len(nouns(log, "rollouts")) == 3, lambda: run_concurrent(stage, sampler, ["requests"], "g", "w")
+    )
+    (letter,) = nouns(log, "dead-letters")
+    assert letter.reason == "not for me" and sorted(sampler.taken) == ["r0", "r2"]
+
+
 class Learner:
     """Says of every verdict where it was written, to show that a generator is told."""
 
