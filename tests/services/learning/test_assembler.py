@@ -180,6 +180,16 @@ def test_a_drain_ends_what_is_there_and_what_arrives():
     assert reader.assembler.idle and sorted(reader.assembler.over()) == ["r-1", "r-2"]
 
 
+def test_a_drain_hands_out_no_group_of_the_members_it_comes_to_last():
+    """Ending the middle member, which has no verdict yet, completes the group for a moment."""
+    members = [rollout("r-1", index) for index in range(3)]
+    reader = Reader()
+    reader.read(request("r-1", n=3), *members, verdict(members[0]), verdict(members[2]))
+    reader.assembler.drain("drained")
+    assert reader.assembler.closed() == [] and len(reader.assembler.ends()) == 3
+    assert reader.assembler.idle
+
+
 def test_what_was_trained_on_stays_trained_whatever_ends_it():
     said = rollout("r-1")
     reader = Reader()

@@ -229,7 +229,6 @@ def test_it_says_what_it_waits_for_and_where_it_is(tmp_path):
 def test_rollouts_that_lay_on_the_log_while_the_learner_was_away_are_not_expired(tmp_path):
     """Their deadlines passed long ago; they were there in time. Polls bring little, and nothing now and then."""
     world = World(tmp_path, seed=2, settings=replace(World.settings, steps=1, max_lag=9))
-    written_ms = world.now_ms
     for _ in range(8):
         world.issue()
     while world.todo:
@@ -237,7 +236,6 @@ def test_rollouts_that_lay_on_the_log_while_the_learner_was_away_are_not_expired
     while world.unchecked:
         world.verify()
     world.now_ms += 10 * world.deadline_ms
-    world.on_time = lambda record: replace(record, timestamp_ms=written_ms)
     world.born()
     world.commit(world.handler.start(), lambda sends: "")
     follower = world.log.follow(world.handler.offsets())

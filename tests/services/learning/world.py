@@ -6,7 +6,7 @@ The learner is the real one. `World.run` drives it as the stage does and may kil
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from pipeline import records, topics
 from pipeline.digest import rollout_sha256
 from pipeline.gate import Gate
-from pipeline.log.api import Record, read_all
+from pipeline.log.api import read_all
 from pipeline.log.embedded import EmbeddedLog
 from pipeline.stage import Decoded
 from pipeline.topics import Names
@@ -98,7 +98,8 @@ class World:
         self.log = EmbeddedLog(str(self.root / "log.sqlite"))
         topics.create(self.log, NAMES, local=True)
         self.writer = self.log.writer(NAMES.own("others"))
-        self.now_ms = int(1e12) * 2  # records carry the real clock, which is earlier: nothing expires before it is read
+        self.now_ms = int(1e12)
+        self.written_ms: dict = {}
         self.todo: deque = deque()
         self.unchecked: deque = deque()
         self.trainer = PlainTrainer()
@@ -106,10 +107,11 @@ class World:
 
     # The others.
 
-    def write(self, *nouns, partition_keys=None):
+    def write(self, *nouns):
         """One transaction of nouns: (topic, key, noun)."""
         with self.writer.transaction() as transaction:
             transaction.sends += [records.encode(NAMES.topic(topic), key, noun) for topic, key, noun in nouns]
+        self.written_ms |= dict.fromkeys(transaction.written, self.now_ms)
 
     def held(self, topic):
         """Nouns of a topic."""
@@ -266,9 +268,8 @@ class World:
 
     def on_time(self, record):
         """The record as if it had been written by the world's clock."""
-        return Record(
-            record.topic, record.partition, record.offset, record.key, record.value, record.headers, self.now_ms
-        )
+        place = (record.topic, record.partition, record.offset)
+        return replace(record, timestamp_ms=self.written_ms[place])
 
 
 def kinds(sends):
