@@ -11,7 +11,7 @@ import pytest
 
 from tests.journey.harness import ROOT, Running, audit, summary
 
-LOGS = ["embedded", pytest.param("kafka", marks=pytest.mark.kafka)]
+KAFKA = pytest.mark.kafka
 STEPS = 24
 SETS = {
     "learning.steps": STEPS,
@@ -28,10 +28,10 @@ FAILPOINTS = (
 )
 
 
-@pytest.fixture(params=LOGS)
-def sets(request, tmp_path):
-    """The run's settings on each log; on Kafka a run of its own name."""
-    if request.param == "embedded":
+@pytest.fixture
+def sets(log, request):
+    """The run's settings on the log that the test names; on Kafka a run of its own name."""
+    if log == "embedded":
         return dict(SETS)
     address = request.getfixturevalue("kafka")
     return SETS | {"log": address, "run": f"kill-{random.randrange(10**8)}"}
@@ -45,9 +45,18 @@ def conserved(directory, steps: int = STEPS) -> dict:
     return account
 
 
-def test_every_service_killed_at_a_random_moment_and_the_learner_between_its_transactions(sets, tmp_path):
+@pytest.mark.parametrize(
+    ("log", "points"),
+    [
+        ("embedded", FAILPOINTS[::2]),
+        pytest.param("embedded", FAILPOINTS, marks=pytest.mark.long),
+        pytest.param("kafka", FAILPOINTS, marks=[KAFKA, pytest.mark.long]),
+    ],
+    ids=["embedded", "embedded, every point", "kafka, every point"],
+)
+def test_every_service_killed_at_a_random_moment_and_the_learner_between_its_transactions(sets, points, tmp_path):
     rng = random.Random(7)
-    with Running(tmp_path / "run", sets, {"SLUICE_FAILPOINT": ";".join(FAILPOINTS)}) as run:
+    with Running(tmp_path / "run", sets, {"SLUICE_FAILPOINT": ";".join(points)}) as run:
         for worker in ("generation-0", "verification-0", "difficulty"):
             step = rng.randrange(1, 4)
             start = run.until(lambda view: view.step >= 1, "the first step").step
@@ -56,11 +65,12 @@ def test_every_service_killed_at_a_random_moment_and_the_learner_between_its_tra
         assert run.wait() == 0, run.said() + run.logs()
         said = run.said()
     account = conserved(tmp_path / "run")
-    assert account["epochs"] == 1 + len(FAILPOINTS) and account["voided_steps"] > 0
+    assert account["epochs"] == 1 + len(points) and account["voided_steps"] > 0
     for worker in ("generation-0", "verification-0", "difficulty", "learning"):
         assert f"{worker} died (signal 9)" in said
 
 
+@pytest.mark.parametrize("log", [pytest.param("embedded", marks=pytest.mark.long), pytest.param("kafka", marks=KAFKA)])
 def test_workers_join_in_mid_run_and_leave_by_drain_and_by_kill(sets, tmp_path):
     directory = tmp_path / "run"
     joined = []
@@ -98,6 +108,7 @@ def test_a_stopped_run_resumes_where_it_was(tmp_path):
     conserved(directory)
 
 
+@pytest.mark.long
 def test_a_run_whose_supervisor_is_killed_goes_on_from_its_last_checkpoint(tmp_path):
     directory = tmp_path / "run"
     with Running(directory, SETS) as run:

@@ -1,4 +1,7 @@
-"""First in, first out, with a hard bound on staleness, and reuse within bounds of its own.
+"""Oldest policy first, then first in, first out, with a hard bound on staleness, and reuse within bounds of its own.
+
+Among groups that wait, those with the oldest token go first: while new weights are on their way to a worker it samples
+from the version before, and those groups would be the ones to pass the bound.
 
 At first use a group whose oldest token is more than `max_lag` versions old is stale: dropped, never trained on. With
 `max_uses` above 1 a group goes back to the buffer after its use and fills up later batches behind the fresh groups,
@@ -37,7 +40,7 @@ class Fifo:
         retired = tuple(held for held in buffer if held.uses and self._spent(held, version))
         gone = {id(held) for held in (*stale, *retired)}
         left = [held for held in buffer if id(held) not in gone]
-        fresh = [held for held in left if not held.uses]
+        fresh = sorted((held for held in left if not held.uses), key=lambda held: -held.group.lag(version))
         used = [held for held in left if held.uses]
         least_fresh = -(-batch_groups // self.max_uses)
         if len(fresh) < least_fresh or len(left) < batch_groups:
