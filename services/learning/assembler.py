@@ -58,14 +58,17 @@ class Assembler:
 
     # What is read.
 
-    def add(self, noun: Message, place: Place) -> None:
-        """A `RolloutRequest`, `Rollout` or `Verdict`, and where its record lies; other nouns are passed over."""
+    def add(self, noun: Message, place: Place, written_ms: int = 0) -> None:
+        """A `RolloutRequest`, `Rollout` or `Verdict`, where its record lies and when it was written.
+
+        Other nouns are passed over.
+        """
         topic, partition, offset = place
         self._next[(topic, partition)] = max(offset + 1, self._next.get((topic, partition), 0))
         if isinstance(noun, prompt_pb2.RolloutRequest):
             self._request(noun, place)
         elif isinstance(noun, rollout_pb2.Rollout | rollout_pb2.Verdict):
-            self._about(noun, place)
+            self._about(noun, place, written_ms)
 
     def poison(self, name: Name) -> None:
         """A rollout or verdict that cannot be read: its seat has failed."""
@@ -80,7 +83,11 @@ class Assembler:
             self.poison((request.request_id, index))
 
     def expire(self, now_ms: int) -> None:
-        """End what is missing of requests whose deadline and grace have passed by `now_ms`."""
+        """End what is missing of requests whose deadline and grace have passed by `now_ms`.
+
+        Everything that was written until then must have been read. So a rollout written a grace before it, whose
+        request was not read, has none.
+        """
         for table in list(self._tables.values()):
             for seat in list(table.seats.values()):
                 deadline_ms = seat.request.deadline_ms
@@ -89,7 +96,7 @@ class Assembler:
             if not table.closed and table.overdue(now_ms, self.grace_ms):
                 self._close(table)
         for request_id in list(self._early):
-            if now_ms - self._early_since.setdefault(request_id, now_ms) > self.grace_ms:
+            if now_ms - self._early_since[request_id] > self.grace_ms:
                 self._orphan(request_id)
 
     def drain(self, reason: str) -> None:
@@ -220,12 +227,12 @@ class Assembler:
             seat.ended, seat.uses = uses is None, uses or 0
         return seat
 
-    def _about(self, noun: rollout_pb2.Rollout | rollout_pb2.Verdict, place: Place) -> None:
+    def _about(self, noun: rollout_pb2.Rollout | rollout_pb2.Verdict, place: Place, written_ms: int = 0) -> None:
         name = (noun.key.request_id, noun.key.index)
         kind = "rollouts" if isinstance(noun, rollout_pb2.Rollout) else "verdicts"
         seat = self._seat(name)
         if seat is None and self._unread(noun.key.request_id):
-            self._hold_early(noun, place)
+            self._hold_early(noun, place, written_ms)
         elif seat is None or seat.ended:
             if getattr(noun, "outcome", None) != Outcome.VERDICT_OUTCOME_NOT_RUN:  # that follows every terminal rollout
                 self._count(f"late_{kind}", place)
@@ -237,10 +244,12 @@ class Assembler:
     def _unread(self, request_id: str) -> bool:
         return request_id not in self._over and request_id not in self._table_of
 
-    def _hold_early(self, noun: Message, place: Place) -> None:
+    def _hold_early(self, noun: Message, place: Place, written_ms: int) -> None:
         if self._early_records >= EARLY_KEPT:
             self._orphan(next(iter(self._early)))
-        self._early.setdefault(noun.key.request_id, []).append((noun, place))  # type: ignore[attr-defined]
+        request_id = noun.key.request_id  # type: ignore[attr-defined]
+        self._early.setdefault(request_id, []).append((noun, place))
+        self._early_since[request_id] = max(written_ms, self._early_since.get(request_id, 0))
         self._early_records += 1
 
     def _take_early(self, request_id: str) -> list[tuple[Message, Place]]:

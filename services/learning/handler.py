@@ -141,7 +141,8 @@ class LearningHandler:
     def __call__(self, found: Sequence[Decoded], now_ms: int) -> Transactions:
         """Take what was read; then at most one step."""
         for record, noun in found:
-            self.assembler.add(noun, (self.names.short(record.topic), record.partition, record.offset))
+            place = (self.names.short(record.topic), record.partition, record.offset)
+            self.assembler.add(noun, place, record.timestamp_ms)
         self.assembler.expire(self._clock.read((record for record, _ in found), now_ms))
         if not (self.draining or self.held) and (self._stop_wanted or self.step >= self.settings.steps):
             self._drain("run_finished" if self.step >= self.settings.steps else "drained")

@@ -237,6 +237,18 @@ def test_rollouts_of_a_request_that_never_comes_are_held_for_a_while_and_counted
     assert reader.assembler.counts == {"orphaned": 1} and reader.assembler.idle
 
 
+def test_a_rollout_is_a_stray_only_once_everything_written_before_it_was_read():
+    """The clock of what was read jumps from 0 to the present when the slowest partition brings its first record."""
+    written_ms = 5_000_000
+    assembler = Assembler(grace_ms=GRACE_MS)
+    assembler.add(rollout("r-1"), ("rollouts", 0, 0), written_ms)
+    assembler.expire(0)
+    assembler.expire(written_ms + GRACE_MS)
+    assert not assembler.idle
+    assembler.expire(written_ms + GRACE_MS + 1)
+    assert assembler.idle and assembler.counts == {"orphaned": 1}
+
+
 def test_early_records_are_bounded():
     reader = Reader()
     strays = [rollout(f"s-{number}") for number in range(3)]
