@@ -75,6 +75,8 @@ def decode(record: Record) -> Message:
     name, _, version = (record.header("schema") or b"").decode(errors="replace").partition("/")
     if name not in NOUNS:
         raise Poison(f"record says it is {name!r}; accepted: {', '.join(sorted(NOUNS))}")
+    if record.header("claim") is not None:
+        raise Poison(f"{name} record is a claim on a payload that could not be had from the run's store")
     major = version.partition(".")[0]
     if not major.isdigit() or int(major) > MAJOR:
         raise Poison(f"{name} record has schema version {version!r}; accepted: major {MAJOR} or older")

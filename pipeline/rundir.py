@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline import config
+from pipeline.claiming import ClaimingLog
 from pipeline.errors import UserError
 from pipeline.log import Log, open_log
 from pipeline.topics import Names
@@ -67,7 +68,8 @@ class RunDir:
     def open_log(self) -> Log:
         """The run's log."""
         address = self.run().log
-        return open_log(str(self.file("log.db")) if address == "embedded" else address)
+        inner = open_log(str(self.file("log.db")) if address == "embedded" else address)
+        return ClaimingLog(inner, self.claims_url())
 
     def names(self) -> Names:
         """The run's topic names."""

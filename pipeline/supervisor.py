@@ -28,11 +28,14 @@ from pipeline.errors import NotReady, Retryable, SluiceError, UserError
 from pipeline.evaluate import Plan, evaluate
 from pipeline.processes import QUIET, Processes
 from pipeline.rundir import RunDir
+from pipeline.scalars import Scalars
 from pipeline.view import View, Watcher
 from sluice.v1 import control_pb2
 
 READY_S = 300.0
 DRAIN_S = 600.0
+EXPIRE_EVERY_S = 30.0
+"""Between two times that retention and compaction are applied to an embedded log."""
 Phase = control_pb2.Phase
 ANSWERING = (control_pb2.WORKER_STATE_SERVING, control_pb2.WORKER_STATE_STALE, control_pb2.WORKER_STATE_DRAINED)
 """States in which a worker's door answers."""
@@ -56,6 +59,8 @@ class Supervisor:
         self.names = self.dir.names()
         self.log = self.dir.open_log()
         self._evaluating: threading.Thread | None = None
+        self._expired_at = time.monotonic()
+        self.scalars: Scalars | None = None
         self._next_evaluation = self.run.evaluate.every
 
     def start(self) -> None:
@@ -66,6 +71,7 @@ class Supervisor:
         number = register(self.log, self.names, self.run, self.say)
         self.say(f"{number} prompts registered")
         self.watcher = Watcher(self.log, self.names)
+        self.scalars = Scalars(self.dir)
         self._start_services()
         self._wait_until_ready()
         self._evaluate_fully("before", step=0, unless_done=True)
@@ -98,6 +104,8 @@ class Supervisor:
         """End the services."""
         self._join_evaluation()
         self.processes.end()
+        if self.scalars is not None:
+            self.scalars.close()
         self.log.close()
 
     def look(self) -> View:
@@ -105,7 +113,12 @@ class Supervisor:
         for sentence in self.processes.revive():
             self.say(sentence)
         view = self.watcher.look(0.2)
+        if self.scalars is not None:
+            self.scalars.write(view)
         self.show(view)
+        if time.monotonic() - self._expired_at > EXPIRE_EVERY_S:
+            self._expired_at = time.monotonic()
+            self.log.expire()
         return view
 
     def _prepare(self) -> None:
