@@ -103,6 +103,8 @@ class ClaimingWriter:
         with self.inner.transaction() as transaction:
             yield transaction
             transaction.sends[:] = [self._claimed(send) for send in transaction.sends]
+            if isinstance(transaction.reader, Resolving):  # the inner log commits for its own readers
+                transaction.reader = transaction.reader.inner  # type: ignore[assignment]
 
     def close(self) -> None:
         """See `Writer`."""

@@ -54,6 +54,11 @@ def test_a_group_member_sees_the_payload(logs):
     reader = claiming.group("g", ["t"], "m")
     found = reader.poll(5.0)
     assert records.decode(found[0]) == big() and reader.assigned() == {("t", 0)}
+    writer = claiming.writer("w2")
+    with writer.transaction() as transaction:
+        transaction.commit_offsets(reader, {("t", 0): found[0].offset + 1})
+    assert claiming.backlog("g", "t") == 0
+    writer.close()
     reader.close()
 
 
