@@ -1,4 +1,4 @@
-"""First in, first out; stale at first use is dropped; reuse within its own bounds."""
+"""Oldest first; stale at first use is dropped; reuse within its own bounds."""
 
 import pytest
 
@@ -15,9 +15,16 @@ def held(version, uses=0):
 
 
 def test_the_oldest_groups_go_first_and_the_rest_stays_in_order():
-    buffer = [held(5), held(6), held(5), held(7)]
+    buffer = [held(7), held(6), held(7), held(5)]
     choice = Fifo().choose(buffer, version=7, batch_groups=2, max_lag=2)
-    assert choice.batch == tuple(buffer[:2]) and choice.kept == tuple(buffer[2:])
+    assert [one.group.lag(7) for one in choice.batch] == [2, 1]
+    assert [id(one) for one in choice.kept] == [id(buffer[0]), id(buffer[2])]
+
+
+def test_of_equally_old_groups_the_first_that_closed_goes_first():
+    buffer = [held(7), held(7), held(7)]
+    choice = Fifo().choose(buffer, version=7, batch_groups=2, max_lag=2)
+    assert [id(one) for one in choice.batch] == [id(buffer[0]), id(buffer[1])]
 
 
 def test_too_few_groups_make_no_batch():
