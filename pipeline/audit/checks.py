@@ -96,7 +96,7 @@ def _rollouts(standing: Standing) -> Iterator[str]:
     facts = standing.facts
     for name, verdicts in facts.verdicts.items():
         digests = {said.sha256 for said in facts.rollouts.get(name, ())}
-        for verdict in verdicts:
+        for verdict in verdicts if b"" not in digests else ():
             if verdict.sha256 and verdict.sha256 not in digests and not facts.cut("rollouts", verdict.prompt_id):
                 digest = verdict.sha256.hex()[:12]
                 yield f"a rollout {shown(name)} is not on the log, and there is a verdict on its digest {digest}"
@@ -141,7 +141,7 @@ def _passed_over(facts: Facts) -> Iterator[str]:
         }
         last = max((offset for offset, yes in checked.items() if yes), default=-1)
         for offset, name, said in sorted(found, key=lambda one: one[0]):
-            excused = said.sha256 in facts.retried or ("rollouts", partition, offset) in facts.dead
+            excused = not said.sha256 or said.sha256 in facts.retried or ("rollouts", partition, offset) in facts.dead
             if offset < last and not checked[offset] and not excused and not facts.cut("verdicts", said.prompt_id):
                 yield f"the verdict on {shown(name)}, attempt {said.attempt}, is not on the log, and later ones are"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
-from pipeline import records
+from pipeline import claiming, records
 from pipeline.errors import Poison
 from pipeline.log.api import Log, Record, partition_of
 from pipeline.topics import Names
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A Rollout. `versions`: highest version among its tokens."""
+    """A Rollout. `version`: highest among its tokens. `sha256` is empty when its body could not be read."""
 
     attempt: int
     prompt_id: str
@@ -109,6 +109,9 @@ class Facts:
     def take_unreadable(self, topic: str, ids: dict[str, str], place: Place) -> None:
         """A record without a noun: its headers still say what it was about."""
         self.unreadable[topic] += 1
+        if topic == "rollouts" and "index" in ids:
+            said = Said(int(ids.get("attempt", 0)), ids.get("prompt_id", ""), b"", 0, 0, place)
+            self.rollouts[(ids["request_id"], int(ids["index"]))].append(said)
         if topic == "requests" and "n" in ids:
             first, n = int(ids.get("first_index", 0)), int(ids["n"])
             prompt_id = ids.get("prompt_id", "")
@@ -176,13 +179,22 @@ def read(log: Log, names: Names) -> Facts:
         facts.bounds[topic] = log.bounds(full)
         for record in _stream(log, full, facts.bounds[topic]):
             place = (record.partition, record.offset)
-            try:
-                noun = records.decode(record)
-            except Poison:
+            noun = _decoded(record)
+            if noun is None:
                 facts.take_unreadable(topic, records.ids(record), place)
             else:
                 facts.take(topic, place, noun)
     return facts
+
+
+def _decoded(record: Record) -> Message | None:
+    """The noun; None when it cannot be read, or lies in a store that this log does not reach."""
+    if record.header(claiming.HEADER) is not None:
+        return None
+    try:
+        return records.decode(record)
+    except Poison:
+        return None
 
 
 def _stream(log: Log, topic: str, bounds: dict[int, tuple[int, int]]) -> Iterator[Record]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,19 +25,8 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found, indent=2))
         return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "title", "paper", "confidence", "off-policy", "parts")
     for one in found:
-        parts = one["parts"]
-        table.add_row(
-            one["name"],
-            one["title"],
-            one["paper"],
-            one["confidence"],
-            str(one["off_policy"]),
-            ", ".join(map(str, parts)),
-        )
-    Console().print(table)
+        print(f"{one['name']}: {one['title']} ({one['year']})")
+        print(f"    {one['paper']}; confidence: {one['confidence']}; off-policy: {one['off_policy']}")
+        print(textwrap.fill(f"parts: {', '.join(one['parts'])}", 116, initial_indent="    ", subsequent_indent="    "))
     return 0
