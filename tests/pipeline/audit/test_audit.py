@@ -8,8 +8,10 @@ import pytest
 from pipeline import records
 from pipeline.audit import Facts, account, audit_log, render
 from pipeline.audit.facts import READ, _stream
+from pipeline.claiming import HEADER
 from pipeline.log.api import read_all
 from pipeline.log.embedded_database import row_id
+from pipeline.log.embedded_records import pack_headers
 from services.learning.handler import Settings
 from services.learning.replay.fifo import Fifo
 from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
@@ -264,6 +266,32 @@ def test_an_unreadable_request_still_counts_by_its_headers():
     facts.take_unreadable("requests", {"request_id": "r-1", "n": "2"}, (0, 0))
     audit = account(facts, NOW_MS)
     assert (audit.requested, audit.unreadable, audit.lost) == (2, 1, 2)
+
+
+def test_a_rollout_whose_body_lies_in_a_store_out_of_reach_counts_by_its_headers(tmp_path):
+    world = good_run(tmp_path)
+    whole = audit_log(world.log, NAMES, world.now_ms)
+    trained = next(
+        use.key for _, _, noun in rows_of(world) if isinstance(noun, training_pb2.TrainStep) for use in noun.uses
+    )
+    for record in read_all(world.log, NAMES.topic("rollouts")):
+        if records.decode(record).key == trained:
+            swap_for_claim(world, record)
+    audit = audit_log(world.log, NAMES, world.now_ms)
+    assert audit.clean and audit.unreadable == 1, audit.problems
+    assert (audit.requested, audit.trained, audit.rollouts) == (whole.requested, whole.trained, whole.rollouts)
+
+
+def swap_for_claim(world, record):
+    connection = sqlite3.connect(world.root / "log.sqlite")
+    query = "SELECT p.id FROM partitions p JOIN topics t ON t.id = p.topic WHERE t.name = ? AND p.partition = ?"
+    (partition,) = connection.execute(query, (record.topic, record.partition)).fetchone()
+    claim = prompt_pb2.Claim(uri="s3://elsewhere/payload", sha256=bytes(32), size_bytes=10**6).SerializeToString()
+    headers = pack_headers((*record.headers, (HEADER, b"1")))
+    with connection:
+        update = "UPDATE records SET value = ?, headers = ? WHERE id = ?"
+        connection.execute(update, (claim, headers, row_id(partition, record.offset)))
+    connection.close()
 
 
 def test_reuse_in_a_whole_run_is_clean(tmp_path):
