@@ -89,7 +89,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_learning_accuracy_ratio", HISTOGRAM, "ratio", "Accuracy of a trained batch.", (), RATIO),
     Metric("sluice_learning_stat", GAUGE, "1", "Metrics of the last step, by name.", ("name",)),
     Metric("sluice_learning_checkpoint_timestamp_seconds", GAUGE, "seconds", "When the newest checkpoint was named."),
-    Metric("sluice_learning_published_bytes_total", COUNTER, "bytes", "Coded bytes of published weights."),
     Metric("sluice_learning_buffered_groups", GAUGE, "groups", "Groups held, by where.", ("where",)),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from services.learning.group import Group
 from services.learning.handler import LearningHandler, Settings
 from services.learning.model import Compute
 from services.learning.trainer import Trainer
-from sluice.v1 import control_pb2, learning_pb2, learning_pb2_grpc
+from sluice.v1 import control_pb2, learning_pb2, learning_pb2_grpc, training_pb2
 
 POLICY_ID = "main"
 POLL_S = 0.1
@@ -109,6 +110,8 @@ class LearningService:
         self._told: set[int] = set()
         self._draining_since_ms = 0
         self._last_step = -1
+        self._dropped: Counter[str] = Counter()
+        self._checkpoint: training_pb2.Checkpoint | None = None
 
     @property
     def finished(self) -> bool:
@@ -203,6 +206,12 @@ class LearningService:
 
     def _measure(self) -> None:
         handler, meter = self.handler, self.context.meter
+        for reason, count in (handler.ledger.dropped - self._dropped).items():
+            meter.add("sluice_learning_drops_total", count, reason=reason)
+        self._dropped = Counter(handler.ledger.dropped)
+        if handler.checkpoint is not self._checkpoint:
+            self._checkpoint = handler.checkpoint
+            meter.set("sluice_learning_checkpoint_timestamp_seconds", time.time())
         if handler.step == self._last_step:
             return
         self._last_step = handler.step
