@@ -44,13 +44,16 @@ class WarmStart(Section):
     examples: dict[str, Any] = knob(
         {}, IDENTITY, "Source of solved examples (kind and knobs); those that the run's own data ask are left out."
     )
-    steps: int = knob(500, IDENTITY, "Optimiser steps; 0 leaves the model as it was built.", ge=0)
+    steps: int = knob(600, IDENTITY, "Most optimiser steps; 0 leaves the model as it was built.", ge=0)
     slips: list[str] = knob(
         ["last_letter_missing", "first_letter_doubled", "last_two_swapped"],
         IDENTITY,
         "Systematic slips that half of the solved examples carry.",
     )
     slip_share: float = knob(0.5, IDENTITY, "Share of examples that carry a slip, 0 to 1.", ge=0, le=1)
+    enough: float = knob(
+        0.36, IDENTITY, "It stops when right answers of examples set aside are this likely, 0 to 1.", gt=0, le=1
+    )
     lr: float = knob(1e-3, IDENTITY, "Learning rate.", gt=0)
     batch: int = knob(64, IDENTITY, "Examples per step.", ge=1)
 

@@ -81,6 +81,8 @@ class GenerationHandler:
         self._quiet_turns = 0
         if self._leaving or not self.life.takes_work or self._parked or self.standing().waits_for != "no_requests":
             return 0
+        if self.versions.held_back:
+            return 0
         free = self.desk.engine.capacity() * (1 + QUEUED_SHARE) - self.desk.outstanding
         return 0 if free <= 0 else max(1, int(free / self._mean_n))
 
@@ -124,6 +126,8 @@ class GenerationHandler:
         if not self.life.takes_work:
             return "paused"
         waits_for = self.standing().waits_for
+        if self.versions.held_back:
+            return "hold"
         full = self.desk.outstanding >= self.desk.engine.capacity() * (1 + QUEUED_SHARE)
         return "engine" if full and waits_for == "no_requests" else waits_for
 

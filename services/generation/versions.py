@@ -56,6 +56,11 @@ class Versions:
             self._holds = {hold: until for hold, until in self._holds.items() if until > now}
             return bool(self._holds)
 
+    @property
+    def held_back(self) -> bool:
+        """Is a hold keeping the engine from a newer version? What is sampled now would be older than it need be."""
+        return self.held and self.applied is not None and self.newest is not None and self.newest > self.applied
+
     def hold(self, version: int | None, seconds: float) -> tuple[str, int]:
         """Hold the applied version, which must be `version` where one is named: (hold id, held version)."""
         if not 0 < seconds <= LONGEST_HOLD_S:

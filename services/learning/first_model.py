@@ -113,6 +113,7 @@ def _builtin(run: config.Run, prompts: Sequence[prompt_pb2.Prompt]) -> Path:
         return folder
     wanted = warmstart.WarmStart(
         steps=settings.steps,
+        enough=settings.enough,
         batch=settings.batch,
         lr=settings.lr,
         slip_share=settings.slip_share,
