@@ -55,11 +55,21 @@ def headline(evaluation: dict[str, Any]) -> float | None:
     return next((evaluation[name] for name in names if name in evaluation), None)
 
 
+ALWAYS_SHOWN = ("requested", "trained", "in_flight", "lost", "trained_twice", "problems")
+"""Numbers of the audit that are shown when they are 0, too."""
+
+
 def evaluations(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Rows of the accuracy table: (metric, before, after)."""
     before, after = summary.get("eval_before", {}), summary.get("eval_after", {})
-    names = list(dict.fromkeys([*before, *after]))
+    names = sorted(dict.fromkeys([*before, *after]), key=_place)
     return [(name, _metric(name, before.get(name)), _metric(name, after.get(name))) for name in names]
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Accuracies first, by how many samples they are of; then what describes the evaluation."""
+    kind, _, samples = name.partition("@")
+    return ("mean", "pass", "greedy").index(kind) if samples or kind == "greedy" else 3, int(samples or 0)
 
 
 def audit_numbers(audit: dict[str, Any]) -> list[tuple[str, str]]:
@@ -69,6 +79,8 @@ def audit_numbers(audit: dict[str, Any]) -> list[tuple[str, str]]:
         heading = name.replace("_", " ")
         if isinstance(value, bool) or value is None:
             continue
+        if not value and name not in ALWAYS_SHOWN:
+            continue
         if isinstance(value, dict):
             found += [(f"{heading}: {key}", _number(n)) for key, n in value.items() if isinstance(n, int | float)]
         elif isinstance(value, int | float | list):
@@ -77,10 +89,10 @@ def audit_numbers(audit: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def is_clean(audit: dict[str, Any]) -> bool | None:
-    """Nothing lost and nothing trained twice; None without an audit."""
+    """Nothing lost, nothing trained twice, no contradiction; None without an audit."""
     if not audit:
         return None
-    return not any(audit.get(name) for name in ("lost", "trained_twice"))
+    return bool(audit.get("clean", True)) and not any(audit.get(name) for name in ("lost", "trained_twice"))
 
 
 def _metric(name: str, value: Any) -> str:
