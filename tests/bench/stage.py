@@ -27,7 +27,7 @@ from pipeline.ways import run_batch
 from sluice.v1 import rollout_pb2
 from tests.bench.table import machine, middle, table
 
-RECORDS, ROUNDS, BATCH = 20_000, 3, 500
+RECORDS, ROUNDS, BATCH = 10_000, 3, 500
 BROKER = Path(__file__).parents[1] / "kafka" / "broker"
 ADDRESS = "localhost:9092"
 
