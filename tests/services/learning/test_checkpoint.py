@@ -28,7 +28,8 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
 
 
 def test_torch_tensors_come_back_as_torch_tensors(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     state = {"model": {"weight": torch.arange(4, dtype=torch.bfloat16), "scalar": torch.tensor(1.5)}}
     saved = checkpoint.save(tmp_path, 1, 1, state)
     loaded = checkpoint.load(tmp_path, saved.name, saved.sha256)["model"]

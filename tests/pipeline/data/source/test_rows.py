@@ -40,7 +40,6 @@ def test_parquet_gives_the_same_prompts_as_json_lines(tmp_path):
 
 
 def test_a_local_folder_loads_as_a_hugging_face_data_set(tmp_path):
-    pytest.importorskip("datasets")
     written(tmp_path / "train.jsonl", json.dumps({"question": "2 + 2", "answer": "4"}))
     (prompt,) = load_source("huggingface", path=str(tmp_path), prompt="question").prompts()
     assert (prompt.check.answer, prompt.family) == ("4", tmp_path.name)
