@@ -31,6 +31,9 @@ RETRY_BACKOFF_MS = 5
 
 RECONNECT_MAX_MS = 1000
 REQUEST_TIMEOUT_MS = 10_000
+METADATA_MAX_AGE_MS = 10_000
+"""A group whose leader did not know a new topic yet, or its new partitions, gives nobody its partitions until then."""
+
 SECURITY = {
     "SLUICE_KAFKA_SECURITY_PROTOCOL": "security_protocol",
     "SLUICE_KAFKA_SASL_MECHANISM": "sasl_mechanism",
@@ -58,6 +61,7 @@ def settings(bootstrap: str, patience_s: float, environment: Mapping[str, str] =
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "retry_backoff_ms": RETRY_BACKOFF_MS,
         "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
+        "metadata_max_age_ms": METADATA_MAX_AGE_MS,
     } | {name: environment[variable] for variable, name in SECURITY.items() if environment.get(variable)}
 
 

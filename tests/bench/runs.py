@@ -24,7 +24,14 @@ def run(file: Path = SPELL, **sets: Any) -> dict[str, Any]:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_S, check=False)
         if done.returncode:
             raise RuntimeError(f"{sets}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-        return json.loads(Path(folder, "run", "summary.json").read_text())
+        summary = json.loads(Path(folder, "run", "summary.json").read_text())
+    print(sets, _short(summary), file=sys.stderr, flush=True)
+    return summary
+
+
+def _short(summary: dict[str, Any]) -> dict[str, Any]:
+    keys = ("eval_before", "eval_after", "wall_s", "rollouts_per_s", "lag_mean", "overlap", "drops")
+    return {key: summary[key] for key in keys}
 
 
 def accuracy(evaluation: dict[str, Any]) -> float:

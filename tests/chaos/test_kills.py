@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 
 import pytest
 
-from tests.journey.harness import ROOT, Running, audit, summary
+from tests.journey.harness import Running, audit, summary
 
 KAFKA = pytest.mark.kafka
 STEPS = 24
@@ -73,21 +71,18 @@ def test_every_service_killed_at_a_random_moment_and_the_learner_between_its_tra
 @pytest.mark.parametrize("log", [pytest.param("embedded", marks=pytest.mark.long), pytest.param("kafka", marks=KAFKA)])
 def test_workers_join_in_mid_run_and_leave_by_drain_and_by_kill(sets, tmp_path):
     directory = tmp_path / "run"
-    joined = []
-    with Running(directory, sets | {"verification.delay_s": 0.5, "learning.steps": 100_000}) as run:
+    with Running(directory, sets | {"verification.delay_s": 2.0, "learning.steps": 100_000}) as run:
         run.until(lambda view: view.step >= 1, "the first step")
-        for number in (1, 2):
-            command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "serve", "generation", str(directory)]
-            command += ["--worker-id", f"generation-{number}"]
-            joined.append(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        view = run.until(
-            lambda view: sum(status.counters["rollouts"] > 0 for status in view.of("generation")) == 3,
-            "work of three workers",
-        )
-        joined[0].send_signal(signal.SIGTERM)
-        joined[1].send_signal(signal.SIGKILL)
-        assert joined[0].wait(60) == 0
-        run.until(lambda view, before=view.step: view.step >= before + 10, "ten steps without them")
+        with run.joined("generation", "generation-1") as first, run.joined("generation", "generation-2") as second:
+            run.until(
+                lambda view: sum(status.counters["rollouts"] > 0 for status in view.of("generation")) == 3,
+                "work of three workers",
+            )
+            first.send_signal(signal.SIGTERM)
+            second.send_signal(signal.SIGKILL)
+            assert first.wait(60) == 0, run.logs()
+        left_at = run.look().step
+        run.until(lambda view: view.step >= left_at + 5, "five steps without them")
         run.process.send_signal(signal.SIGINT)
         assert run.wait() == 0, run.said() + run.logs()
     conserved(directory, summary(directory)["steps"])

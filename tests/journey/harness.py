@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,18 @@ class Running:
             self._log = run.open_log()
             self._watcher = Watcher(self._log, run.names())
         return self._watcher.look(0.05)
+
+    @contextlib.contextmanager
+    def joined(self, service: str, worker_id: str) -> Iterator[subprocess.Popen]:
+        """A worker that nobody supervises, as on a machine of its own; its log is among the run's."""
+        command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "serve", service, str(self.directory)]
+        with open(self.directory / "logs" / f"{worker_id}.log", "a") as out:
+            process = subprocess.Popen([*command, "--worker-id", worker_id], cwd=ROOT, stdout=out, stderr=out)
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait(10)
 
     def kill(self, worker_id: str, how: int = signal.SIGKILL) -> None:
         """Send a signal to a service process."""
