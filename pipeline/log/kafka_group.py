@@ -15,7 +15,7 @@ from typing import Any
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 
 from pipeline.errors import Fenced, LogUnavailable, Lost, UserError
 from pipeline.log.api import Position, Record
@@ -155,6 +155,7 @@ class KafkaGroupReader(ConsumerRebalanceListener):
             self._held = self._receive(timeout, max_records)
         if self._lost:
             return []
+        self._say_what_expired(self._held[:max_records])
         found, self._held = self._held[:max_records], self._held[max_records:]
         self._delivered(found)
         return found
@@ -220,12 +221,37 @@ class KafkaGroupReader(ConsumerRebalanceListener):
         self.on_partitions_revoked(gone)
 
     def _receive(self, timeout: float, max_records: int) -> list[Record]:
+        self._finish_joining()
         try:
             return self._consumer.poll(timeout, max_records)
         except LogUnavailable as error:
             if isinstance(error.__cause__, kafka_errors.InvalidSessionTimeoutError):
                 raise UserError(f"lease of group {self._group!r} is outside what the broker allows") from error
             raise
+
+    def _finish_joining(self) -> None:
+        """Make kafka-python go back to a join that a poll left half done.
+
+        Version 3.0.12 forgets one whose answer comes after the poll's timeout when it had joined again because its
+        metadata changed: the member then holds nothing and sends no heartbeats, and no poll ever changes that.
+        """
+        kafka = self._consumer.kafka
+        if kafka.group_metadata().state is MemberState.REBALANCING:
+            kafka._coordinator.request_rejoin()
+
+    def _say_what_expired(self, found: Sequence[Record]) -> None:
+        """Warn where the group's committed offset is below what the topic holds: kafka-python reads on in silence."""
+        firsts = {TopicPartition(one.topic, one.partition): one.offset for one in reversed(found)}
+        timeout_ms = self._patience_s * 1000
+        for position in firsts.keys() - self._began.keys():
+            with answering(self._bootstrap):
+                committed = self._consumer.kafka.committed(position, timeout_ms=timeout_ms)
+                if committed is None or committed >= firsts[position]:
+                    continue
+                first = self._consumer.kafka.beginning_offsets([position], timeout_ms=timeout_ms)[position]
+            if committed < first:
+                where = (position.topic, position.partition)
+                logger.warning("group %s skips %d expired records of %s", self._group, first - committed, where)
 
     def _only_stay(self, timeout: float) -> None:
         kafka = self._consumer.kafka

@@ -92,6 +92,20 @@ def test_a_group_whose_records_expired_reads_on_from_the_first_held(embedded):
     assert embedded.backlog("g", "t") == 2
 
 
+def test_a_group_says_how_many_of_its_records_expired_before_it_read_them(opened, run, caplog):
+    topic = opened.create(f"{run}.in")
+    opened.write(f"{run}.w", topic, [(b"k", str(i).encode()) for i in range(5)])
+    reader = opened.group(f"{run}.g", [topic], "m")
+    assert len(reader.poll(10, max_records=1)) == 1
+    with opened.writer(f"{run}.t").transaction() as transaction:
+        transaction.commit_offsets(reader, {(topic, 0): 1})
+    reader.close()
+    opened.log.trim(topic, 0, 3)
+    assert [record.value for record in opened.group(f"{run}.g", [topic], "m").poll(10)] == [b"3", b"4"]
+    said = [record.message for record in caplog.records if "expired" in record.message]
+    assert said == [f"group {run}.g skips 2 expired records of ('{topic}', 0)"]
+
+
 def test_compaction_goes_on_where_it_stopped_and_deletes_old_tombstones(embedded, tmp_path, monkeypatch):
     embedded.create([TopicConfig("t", 1, compacted=True)])
     for generation in range(3):

@@ -50,6 +50,13 @@ def test_members_share_the_partitions_and_every_record_is_read_once(opened, run,
     assert all(found)
 
 
+def test_however_briefly_a_member_polls_it_gets_its_partitions(opened, run, eventually):
+    for n in range(6):
+        topic = opened.create(f"{run}.in-{n}", 4)
+        reader = opened.group(f"{run}.work-{n}", [topic], "hasty")
+        eventually(lambda reader=reader: reader.poll(0.002) == [] and held(reader) == [4], pause=0.001 * n)
+
+
 def test_a_member_that_leaves_gives_its_partitions_up_at_once(opened, run, eventually):
     topic = opened.create(f"{run}.in", 4)
     first, second = (opened.group(f"{run}.work", [topic], name, lease_s=20.0) for name in ("first", "second"))
