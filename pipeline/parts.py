@@ -3,6 +3,9 @@
     load("learning.advantage", "group_norm", ddof=1)      imports services/learning/advantage/group_norm.py
     load("verification.check", "my_package:MyCheck")      a class of an installed package
     load("verification.check", "./my_check.py")           the one frozen dataclass of a file
+    load("verification.check", "my_check")                what an installed package offers under that entry point
+
+A package offers a part under the entry-point group "sluice.<room>", such as "sluice.verification.check".
 
 A room is a service's, or the pipeline's own when its name begins so: "pipeline.data.source".
 
@@ -16,6 +19,7 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +35,11 @@ def names(room: str) -> list[str]:
     """
     folder = Path(importlib.import_module(_package(room)).__file__ or "").parent
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
+
+
+def offered(room: str) -> dict[str, str]:
+    """The parts of a room that installed packages offer: name to `package.module:Class`. A name that ships wins."""
+    return {point.name: point.value for point in entry_points(group=f"sluice.{room}")}
 
 
 def load(room: str, name: str, /, **knobs: Any) -> Any:
@@ -56,7 +65,10 @@ def find(room: str, name: str) -> type:
     if ":" in name:
         return _from_package(name)
     if name not in names(room):
-        raise UserError.choice(f"the {room} part", name, names(room))
+        others = offered(room)
+        if name not in others:
+            raise UserError.choice(f"the {room} part", name, [*names(room), *others])
+        return _from_package(others[name])
     return _only_dataclass(importlib.import_module(f"{_package(room)}.{name}"), name)
 
 

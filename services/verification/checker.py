@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -134,7 +135,7 @@ class Checker:
         spec = question.spec
         cpu_s = getattr(check, "cpu_s", CPU_S)
         knobs_json = self._knobs_json.get(spec.check, "{}")
-        wall_s = max(self.wall_s, 2 * cpu_s)
+        wall_s = max(self.wall_s, 2 * cpu_s, getattr(check, "wall_s", 0.0))
         return Job(knobs_json, question.text, spec.check, spec.answer, spec.spec_json, cpu_s, wall_s)
 
     def _key(self, question: Question) -> bytes:
@@ -149,12 +150,12 @@ class Checker:
 
 
 def titles() -> list[tuple[str, str, str, str]]:
-    """All checks that ship, in name order: (name, what it does, version, why it cannot run here)."""
-    return [_title(name) for name in parts.names(ROOM)]
+    """All checks that ship or that packages offer, by name: (name, what it does, version, why it cannot run here)."""
+    return [_title(name) for name in sorted({*parts.names(ROOM), *parts.offered(ROOM)})]
 
 
 def _title(name: str) -> tuple[str, str, str, str]:
     part = parts.find(ROOM, name)
     unavailable = getattr(part, "unavailable", None)
-    title = (part.__doc__ or "").strip().splitlines()[0]
+    title = (sys.modules[part.__module__].__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
     return name, title, getattr(part, "version", ""), unavailable() if unavailable else ""

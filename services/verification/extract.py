@@ -5,7 +5,9 @@ says at the end counts. All are linear in the length of the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+_BOX = re.compile(r"\\f?boxed\s*\{")
 _ANSWER_IS = re.compile(r"(?i)(?:\banswer\b[ *]*(?:is|:|=)[ :]*|####)")
 
 
@@ -35,15 +37,28 @@ def boxed(text: str) -> str | None:
     >>> boxed(r"\boxed{1}, rather \boxed{\frac{1}{2}}!"), boxed(r"\boxed{1")
     ('\\frac{1}{2}', None)
     """
-    for start in (match.end() for match in reversed(list(re.finditer(r"\\f?boxed\s*\{", text))[-8:])):
+    return next(_boxes(text), None)
+
+
+def all_boxed(text: str) -> list[str]:
+    r"""Contents of the last eight `\boxed{...}` whose braces are balanced, in their order.
+
+    >>> all_boxed(r"\boxed{1} or \boxed{2} or \boxed{3")
+    ['1', '2']
+    """
+    return list(_boxes(text))[::-1]
+
+
+def _boxes(text: str) -> Iterator[str]:
+    for start in (match.end() for match in reversed(list(_BOX.finditer(text))[-8:])):
         depth, escaped = 1, False
         for at in range(start, len(text)):
             letter = text[at]
             depth += 0 if escaped else (letter == "{") - (letter == "}")
             escaped = letter == "\\" and not escaped
             if depth == 0:
-                return text[start:at].strip()
-    return None
+                yield text[start:at].strip()
+                break
 
 
 def stated(text: str) -> str | None:

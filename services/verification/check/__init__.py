@@ -9,6 +9,7 @@ Class variables (or properties) that the checker reads:
 - `version`: goes into every verdict and into the key under which findings are remembered;
 - `in_process`: True when it is bounded and cheap enough to run inside the service; else it runs in a worker process;
 - `cpu_s`: CPU seconds one answer may use in a worker; then it is a TIMEOUT;
+- `wall_s`: wall seconds it may need, where that is more than the service's own limit;
 - `delay_s`: seconds that a verdict is held back without work (benchmarks only).
 """
 

@@ -7,35 +7,19 @@ notation is written as LaTeX first. Its own time limits use `signal.alarm` and a
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
 from pipeline.errors import UserError
-from services.verification import extract
+from services.verification import extract, notation
 from services.verification.check import CPU_S
 from services.verification.finding import Finding, correct, unparsable, wrong
 from sluice.v1 import prompt_pb2
 
 MAX_ANSWER_CHARS = 2_000
 MAX_NESTING = 60
-_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
-_PLAIN = (
-    (re.compile(r"\*\*"), "^"),
-    (re.compile(r"\*"), r" \\cdot "),
-    (re.compile(r"\bsqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
-    (re.compile(r"\^\s*\(([^()]*)\)"), r"^{\1}"),
-    (re.compile(r"\^\s*(-?\d+)"), r"^{\1}"),
-    (re.compile(r"\b(pi|sin|cos|tan|log|ln|exp)\b"), r"\\\1 "),
-    (re.compile(r"\b(?:infinity|inf|oo)\b"), r"\\infty "),
-    (re.compile(r"<="), r"\\le "),
-    (re.compile(r">="), r"\\ge "),
-    (re.compile("π"), r"\\pi "),
-    (re.compile("√\\s*(\\w+)"), r"\\sqrt{\1}"),
-    (re.compile("∞"), r"\\infty "),
-    (re.compile(r"(?<=\d)\s*%"), r"\\%"),
-)
+BOXES = ("last", "same", "set")
 
 
 @dataclass(frozen=True)
@@ -45,6 +29,9 @@ class Math:
     The answer is the content of the last `\boxed{}` with balanced braces; else of the last `<answer>`; else what
     follows the last "answer is", "answer:" or "####"; else the whole text. `require_boxed` allows only the first.
 
+    Of several boxes, `boxes` says which count: the "last"; or all must say the "same" (else UNPARSABLE); or together
+    they are one "set". A unit that is missing is forgiven, another unit than the expected one is WRONG; 50% is 1/2.
+
     - `float_rounding`: decimal places to which inexact numbers must agree
     - `numeric_precision`: digits to which expressions are evaluated for that
     - `cpu_s`: CPU seconds an answer may use; then it is a TIMEOUT
@@ -52,24 +39,33 @@ class Math:
     """
 
     require_boxed: bool = False
+    boxes: str = "last"
     float_rounding: int = 6
     numeric_precision: int = 15
     cpu_s: float = CPU_S
     read_chars: int = 100_000
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
+
+    def __post_init__(self) -> None:
+        if self.boxes not in BOXES:
+            raise UserError.choice("math: boxes", self.boxes, BOXES)
 
     def __call__(self, answer_text: str, spec: prompt_pb2.CheckSpec) -> Finding:
         """CORRECT, WRONG or UNPARSABLE. Raises `UserError` when the expected answer cannot be read."""
         from math_verify import verify
 
-        gold = _gold(spec.answer)
+        gold, unit, gold_is_interval = _gold(spec.answer)
         said = self._said(answer_text[-self.read_chars :])
         problem = _problem(said)
         if said is None or problem:
             return unparsable(problem)
-        found = _parse(said)
         evidence = f"said {said[:500]}, expected {spec.answer[:500]}"
+        value = notation.quantity(said, letters=bool(unit))
+        if unit and value.unit and unit != value.unit:
+            return wrong(f"another unit: {value.unit}, not {unit}; {evidence}")
+        written = notation.latex(value.value)
+        found = _parse(notation.interval(written) if gold_is_interval else written)
         if not found:
             return unparsable("syntax", evidence)
         same = verify(
@@ -84,7 +80,7 @@ class Math:
         return unparsable("syntax", evidence) if _only_text(found) and not _only_text(gold) else wrong(evidence)
 
     def _said(self, text: str) -> str | None:
-        boxed = extract.boxed(text)
+        boxed = self._boxed(text)
         if boxed is not None or self.require_boxed:
             return boxed
         for rule in (extract.tagged, extract.stated):
@@ -93,23 +89,13 @@ class Math:
                 return found
         return text.strip()
 
-
-def latex(text: str) -> str:
-    r"""An answer without delimiters, plain notation written as LaTeX.
-
-    >>> latex("$\\frac{1}{2}$"), latex("2*sqrt(3)"), latex("x**2 + 50%")
-    ('\\frac{1}{2}', '2 \\cdot \\sqrt{3}', 'x^{2} + 50\\%')
-    """
-    text = text.strip()
-    for left, right in _DELIMITERS:
-        if text.startswith(left) and text.endswith(right) and len(text) >= len(left) + len(right):
-            text = text[len(left) : len(text) - len(right)].strip()
-            break
-    if "\\" in text:
-        return text
-    for pattern, replacement in _PLAIN:
-        text = pattern.sub(replacement, text)
-    return text
+    def _boxed(self, text: str) -> str | None:
+        if self.boxes == "last":
+            return extract.boxed(text)
+        found = list(dict.fromkeys(extract.all_boxed(text)))
+        if len(found) < 2:
+            return found[0] if found else None
+        return ", ".join(found) if self.boxes == "set" else ""
 
 
 def _problem(said: str | None) -> str:
@@ -127,25 +113,28 @@ def _problem(said: str | None) -> str:
     return "too_deep" if deepest > MAX_NESTING else ""
 
 
-def _parse(said: str) -> list[Any]:
+def _parse(written: str) -> list[Any]:
     """math-verify's reading: expressions, and the text itself where it could not be read. Empty when nothing was."""
     from math_verify import LatexExtractionConfig, parse
 
     return parse(
-        rf"\boxed{{{latex(said)}}}",
+        rf"\boxed{{{written}}}",
         extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
         parsing_timeout=None,
     )
 
 
 @lru_cache(maxsize=512)
-def _gold(answer: str) -> tuple[Any, ...]:
+def _gold(answer: str) -> tuple[tuple[Any, ...], str, bool]:
+    """The expected answer as math-verify reads it, its unit, and whether it is an interval."""
     logging.getLogger("math_verify").setLevel(logging.ERROR)
     inner = extract.boxed(answer)
-    found = tuple(_parse(answer if inner is None else inner)) if answer.strip() else ()
+    value = notation.quantity(answer if inner is None else inner)
+    written = notation.latex(value.value)
+    found = tuple(_parse(written)) if written else ()
     if not found:
         raise UserError(f"math: the expected answer is {answer[:200]!r}; accepted: LaTeX or a plain expression")
-    return found
+    return found, value.unit, notation.is_interval(written)
 
 
 def _only_text(found: Any) -> bool:

@@ -1,0 +1,50 @@
+import sys
+
+import pytest
+
+from pipeline import parts
+from pipeline.errors import UserError
+from services.verification import checker
+from sluice.v1.prompt_pb2 import CheckSpec
+
+CHECK = '''
+"""Right when the answer is the word of the house."""
+from dataclasses import dataclass
+
+from services.verification.finding import correct, wrong
+
+
+@dataclass(frozen=True)
+class House:
+    word: str = "sluice"
+
+    version = "3"
+
+    def __call__(self, answer_text, spec):
+        return correct() if answer_text == self.word else wrong()
+'''
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package, as pip leaves one behind: a module and its metadata."""
+    (tmp_path / "house_checks.py").write_text(CHECK)
+    metadata = tmp_path / "house_checks-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: house-checks\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[sluice.verification.check]\nhouse = house_checks:House\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("house_checks", None)
+
+
+def test_a_packages_check_is_found_by_its_entry_point_and_listed(package):
+    house = parts.load("verification.check", "house", word="lock")
+    assert house("lock", CheckSpec()).name == "CORRECT"
+    listed = {name: (title, version) for name, title, version, _ in checker.titles()}
+    assert listed["house"] == ("Right when the answer is the word of the house.", "3")
+
+
+def test_an_unknown_check_is_refused_with_the_names_that_exist(package):
+    with pytest.raises(UserError, match=r"'hose'; accepted: .*house"):
+        parts.load("verification.check", "hose")
