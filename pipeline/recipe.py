@@ -31,6 +31,14 @@ SHIPPED = Path(__file__).parent / "recipes"
 Confidence = Literal["code", "implementation", "paper", "abstract", "guess"]
 """How the formula was read: the authors' code, another implementation, the paper, its abstract, or not at all."""
 
+PROXIMAL = {
+    "behaviour": "behaviour",
+    "recompute": "recomputed proximal",
+    "loglinear": "log-linearly interpolated proximal",
+    "linear": "linearly interpolated proximal",
+}
+"""What each choice of `prox` is called."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,8 +93,9 @@ class Recipe(_Strict):
     likelihood: Part = Part(name="token")
     signals: list[Part] = []
     """Knobs of signal parts; which signals are made follows from what parts need."""
-    prox: Literal["behaviour", "recompute"] = "behaviour"
-    """Which policy ratios are taken to: the one that sampled (one pass), or the one at the start of the step."""
+    prox: Literal["behaviour", "recompute", "loglinear", "linear"] = "behaviour"
+    """Which policy ratios are taken to: the one that sampled, the one at the start of the step, or one between the two
+    (in log-prob or in probability) that stands for the policy one version back."""
     weight: list[Part] = []
     denominator: Part
     regularizers: list[Part] = []
@@ -181,7 +190,7 @@ def describe(name: str) -> str:
         f"{recipe.name}: {recipe.title}",
         f"{recipe.paper} ({recipe.year}); confidence: {recipe.confidence}",
         f"off-policy: {recipe.off_policy.mode} ({recipe.off_policy.source})",
-        f"ratios are taken to the {'behaviour' if recipe.prox == 'behaviour' else 'recomputed proximal'} policy",
+        f"ratios are taken to the {PROXIMAL[recipe.prox]} policy",
     ]
     return "\n".join(head + [_describe_part(room, part) for room, part in recipe.slots()])
 

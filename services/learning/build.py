@@ -73,7 +73,7 @@ def build(recipe: Recipe) -> Method:
         estimator=estimator,
         forward=frozenset(forward),
         scored=frozenset(wanted & likelihood.provides),
-        prox_early="prox_logp" in early and recipe.prox == "recompute",
+        prox_early="prox_logp" in early and recipe.prox != "behaviour",
         step_late="step_logp" not in early,
         optimizer=_make("optimizer", recipe.optimizer),
         controllers={part.name: _make("controller", part) for part in recipe.controllers},

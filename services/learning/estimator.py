@@ -86,6 +86,16 @@ class Estimator:
             open_NT = torch.where(finite_NT, open_NT * found.mask_NT, open_NT)
         return weight_NT, open_NT
 
+    def over_step(self, batch: Batch) -> dict[str, Tensor]:
+        """What weight and regularizer parts derive from the whole step before it is cut, as signals. Collective.
+
+        A part that has statistics over the step or over groups makes them in its own `over_step(batch)`; the signals
+        it returns, [N] or [N, T], are cut with the rows. There `batch.signals` holds "advantage" and what it needs.
+        """
+        parts = [*self.weights, *(part for _, part in self.regularizers)]
+        found = [part.over_step(batch) for part in parts if hasattr(part, "over_step")]
+        return {name: signal for signals in found for name, signal in signals.items()}
+
     def count(self, batch: Batch, open_NT: Tensor) -> Denominators:
         """Whole-step counts of what the weight parts left open. Collective."""
         left_N = (open_NT > 0).any(1)

@@ -30,6 +30,7 @@ from services.learning.intake import Ready, advantage, float_dtype, intake, row_
 from services.learning.likelihood import Forward
 from services.learning.model import Compute
 from services.learning.packing import plan
+from services.learning.proximal import proximal
 from services.learning.ranks import ALONE, World
 from services.learning.reduce import per_token
 from services.learning.tally import Tally
@@ -150,7 +151,7 @@ class Trainer:
             wanted.pop("step_logp", None)  # the pass of the gradient itself will be the whole step
         found = {name: part(batch, score) for name, part in wanted.items()}
         if self.method.prox_early:
-            found["prox_logp"] = score("policy").logp_NT
+            found["prox_logp"] = proximal(self.method.recipe.prox, batch, score("policy").logp_NT)
         return batch.with_signals(**found)
 
     @torch.no_grad()
@@ -172,6 +173,8 @@ class Trainer:
         tally, estimator = Tally(batch), self.method.estimator
         tally.expect(estimator.names)
         bins = self._plan(batch)
+        late = "step_logp" in self.method.signals and "step_logp" not in batch.signals
+        batch = batch if late else batch.with_signals(**estimator.over_step(self._as_begun(batch)))
         counted = self._counted(batch)
         self.optimizer.zero_grad(set_to_none=True)
         for rows in bins:
@@ -179,6 +182,7 @@ class Trainer:
             with self.compute.autocast():
                 forward = self.method.likelihood(self.model, micro, self.method.forward)
             micro = self._with_own(micro, forward)
+            micro = micro.with_signals(**estimator.over_step(micro)) if late else micro
             loss = estimator.loss(micro, forward, micro.signals["advantage"], counted)
             loss.total.backward()
             tally.add(rows, micro, forward, loss)
@@ -188,20 +192,23 @@ class Trainer:
     def _with_own(self, micro: Batch, forward: Forward) -> Batch:
         """The signals that the pass of the gradient gives for free: the policy is still that of the step's start."""
         found = {}
-        if self.method.recipe.prox == "recompute" and "prox_logp" not in micro.signals:
-            found["prox_logp"] = forward.logp_NT.detach()
+        if self.method.recipe.prox != "behaviour" and "prox_logp" not in micro.signals:
+            found["prox_logp"] = proximal(self.method.recipe.prox, micro, forward.logp_NT.detach())
         if "step_logp" in self.method.signals and "step_logp" not in micro.signals:
             found["step_logp"] = forward.logp_NT.detach()
         return micro.with_signals(**found) if found else micro
+
+    def _as_begun(self, batch: Batch) -> Batch:
+        """The whole step with its proximal log-probs, where the policy's own are known before the gradient's pass."""
+        logp_NT = batch.signals.get("step_logp")
+        return batch if logp_NT is None else self._with_own(batch, Forward(logp_NT))
 
     def _counted(self, batch: Batch) -> Denominators | None:
         """What is left of the whole step after masking, for denominators that shrink with it. Collective."""
         estimator = self.method.estimator
         if not estimator.shrinks or "step_logp" not in batch.signals:
             return None
-        logp_NT = batch.signals["step_logp"]
-        if self.method.recipe.prox == "recompute" and "prox_logp" not in batch.signals:
-            batch = batch.with_signals(prox_logp=logp_NT)
+        batch, logp_NT = self._as_begun(batch), batch.signals["step_logp"]
         advantage_NT = per_token(batch.signals["advantage"], logp_NT).expand_as(logp_NT)
         return estimator.count(batch, estimator.weigh(batch, logp_NT, advantage_NT)[1])
 
