@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from pipeline.knobs import check, knob
 from services.learning.batch import Batch
 from services.learning.likelihood import Forward
+from services.learning.regularizer import token_mean
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,4 @@ class Entropy:
     needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
 
     def __call__(self, batch: Batch, forward: Forward) -> Tensor:
-        entropy_NT = forward.signals["entropy"]
-        total = torch.where(batch.mask_NT, entropy_NT, torch.zeros_like(entropy_NT)).sum()
-        return -self.coef * total / max(batch.denominators.tokens, 1.0)
+        return -self.coef * token_mean(batch, forward.signals["entropy"], batch.mask_NT)

@@ -14,18 +14,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from pipeline.knobs import check, knob
 from services.learning.batch import Batch
 from services.learning.likelihood import Forward
+from services.learning.regularizer import safe, token_mean, usable
 from services.learning.weight import log_ratio
 
 
 @dataclass(frozen=True)
 class Kl:
     """
+    >>> import torch
     >>> [round(float(Kl(estimator=e).per_token(torch.tensor(-0.1))), 7) for e in ("k1", "k2", "k3")]  # d = -0.1
     [0.1, 0.005, 0.0048374]
     """
@@ -39,14 +40,12 @@ class Kl:
     needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
 
     def __call__(self, batch: Batch, forward: Forward) -> Tensor:
-        mask_NT = batch.mask_NT & (batch.signals["ref_logp"] - forward.logp_NT.detach()).isfinite()
-        logp_NT = torch.where(mask_NT, forward.logp_NT, torch.zeros_like(forward.logp_NT))
-        ref_NT = torch.where(mask_NT, batch.signals["ref_logp"], torch.zeros_like(logp_NT)).to(logp_NT.dtype)
-        term_NT = self.per_token(ref_NT - logp_NT)
+        mask_NT = usable(batch, forward.logp_NT, batch.signals["ref_logp"])
+        logp_NT = safe(mask_NT, forward.logp_NT)
+        term_NT = self.per_token(safe(mask_NT, batch.signals["ref_logp"]).to(logp_NT.dtype) - logp_NT)
         if self.corrected:
             term_NT = term_NT * log_ratio(logp_NT.detach(), batch.behaviour_NT)[0].exp()
-        total = torch.where(mask_NT, term_NT, torch.zeros_like(term_NT)).sum()
-        return self.coef * total / max(batch.denominators.tokens, 1.0)
+        return self.coef * token_mean(batch, term_NT, mask_NT)
 
     def per_token(self, d_NT: Tensor) -> Tensor:
         """The estimate at log-ratio d = log q - log pi."""

@@ -7,8 +7,8 @@ which is -d/dlogp of  max(-A ratio, -A clip(ratio, 1 - low, 1 + high)), for A < 
 
 Source: PPO, arXiv:1707.06347; dual clip arXiv:1912.09729 (verl: 3; DAPO: 10); clip-higher DAPO, arXiv:2503.14476.
 `prox` is the recipe's: the behaviour policy itself (coupled) or the policy at the start of the step (decoupled).
-Odd cases: beyond the clamp at 20 nats the loss is flat, so M = 0. `cap` truncates W (not the loss): a token inside the
-clip whose ratio is above it pulls with `cap` only; the paper has none.
+Odd cases: beyond the clamp at 20 nats the loss is flat, so M = 0. `cap` truncates W (not the loss): a token inside
+the clip whose ratio is above it pulls with `cap` only; the paper has none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pipeline.knobs import check, knob
 from services.learning.batch import Batch
-from services.learning.weight import Weighed, log_ratio
+from services.learning.weight import Weighed, log_ratio, unclipped
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,7 @@ class PpoClip:
     def __call__(self, batch: Batch, logp_NT: Tensor, advantage_NT: Tensor) -> Weighed:
         log_NT, inside_NT = log_ratio(logp_NT, batch.prox_NT)
         ratio_NT = log_NT.exp()
-        above_NT = (advantage_NT > 0) & (ratio_NT > 1 + self.high)
-        below_NT = (advantage_NT < 0) & (ratio_NT < 1 - self.low)
-        mask_NT = inside_NT & ~above_NT & ~below_NT
+        mask_NT = inside_NT & unclipped(ratio_NT, advantage_NT, self.low, self.high)
         if self.dual is not None:
             mask_NT = mask_NT & ~((advantage_NT < 0) & (ratio_NT > self.dual))
         return Weighed(ratio_NT.clamp(max=self.cap) if self.cap is not None else ratio_NT, mask_NT)
