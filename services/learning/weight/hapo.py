@@ -40,7 +40,11 @@ class Hapo:
     __post_init__ = check
 
     needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
-    shapes: ClassVar[str] = "inside the band tokens of low entropy weigh 1 + beta h"
+
+    @property
+    def shapes(self) -> str:
+        """What becomes of the coefficient where all policies agree."""
+        return "tokens of low entropy weigh 1 + beta h" if self.beta else ""
 
     def over_step(self, batch: Batch) -> dict[str, Tensor]:
         """h of each token."""

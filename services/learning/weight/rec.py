@@ -38,6 +38,11 @@ class Rec:
 
     __post_init__ = check
 
+    @property
+    def shapes(self) -> str:
+        """What becomes of the coefficient where all policies agree."""
+        return "good answers weigh e^(A / temperature)" if self.weight == "advantage" else ""
+
     def __call__(self, batch: Batch, logp_NT: Tensor, advantage_NT: Tensor) -> Weighed:
         log_NT, inside_NT = log_ratio(logp_NT, batch.prox_NT)
         ratio_NT = log_NT.exp()

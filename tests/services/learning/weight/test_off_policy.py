@@ -219,4 +219,6 @@ def test_rec_weights_ratio_sequence_and_red_weight():
     near(pull(Rec(keep="sequence_one_side", weight="sequence"), batch, logp, [1.0]), [[0.904837, 0.904837]])
     batch = batch_of([[0.0], [0.0]])
     advantage = torch.tensor([[0.75], [-0.25]], dtype=torch.float64)
-    near(pull(Rec(keep="none", weight="advantage"), batch, [[0.0], [0.0]], advantage) * advantage, [[1.58775], [-0.1947]])
+    near(
+        pull(Rec(keep="none", weight="advantage"), batch, [[0.0], [0.0]], advantage) * advantage, [[1.58775], [-0.1947]]
+    )
