@@ -8,8 +8,8 @@
 Pure but for `audit_log`, which reads. Tests, chaos runs, `sluice audit` and the end of every run use this one account.
 
 What retention removed is not guessed at. A record's key says which partition it would lie in; where that partition's
-beginning is gone, its absence proves nothing and is counted as `below_retention`, not as lost. The account then covers
-what the log still holds: nothing carries the ended part forward yet.
+beginning is gone, its absence proves nothing and is counted as `below_retention`, not as lost. What ended there is
+carried forward by the checkpoints, each of which counts every outcome so far: the account stays that of the whole run.
 """
 
 from pipeline.audit.account import account

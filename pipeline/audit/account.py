@@ -27,6 +27,23 @@ class Tally:
     failed: Counter[str] = field(default_factory=Counter)
     in_flight: Counter[str] = field(default_factory=Counter)
     lost: dict[Name, str] = field(default_factory=dict)
+    carried: dict[Name, str] = field(default_factory=dict)
+    """Their outcome would lie where retention has removed records: they ended if the checkpoint's count covers them."""
+
+    @classmethod
+    def of(cls, ended: training_pb2.EndedCounts) -> Tally:
+        """What a checkpoint counts."""
+        return cls(ended.trained, ended.expired, Counter(ended.dropped), Counter(ended.failed))
+
+    @property
+    def ended(self) -> int:
+        """All that have an outcome."""
+        return self.trained + self.expired + sum(self.dropped.values()) + sum(self.failed.values())
+
+    def beyond(self, held: Tally) -> Tally:
+        """What this counts and `held` does not."""
+        trained, expired = max(0, self.trained - held.trained), max(0, self.expired - held.expired)
+        return Tally(trained, expired, self.dropped - held.dropped, self.failed - held.failed)
 
     def end(self, outcome: training_pb2.Outcome) -> None:
         """One that has its outcome."""
@@ -53,6 +70,8 @@ def account(facts: Facts, now_ms: int, grace_ms: int = GRACE_MS) -> Audit:
             where, why = _without_outcome(standing, request, name, now_ms - grace_ms)
             if where == "lost":
                 tally.lost[name] = why
+            elif where == "carried":
+                tally.carried[name] = why
             else:
                 tally.in_flight[where] += 1
     return _audit(standing, tally, problems(standing, settled=not tally.in_flight))
@@ -64,10 +83,12 @@ def _without_outcome(standing: Standing, request: Request, name: Name, overdue_m
     uses = standing.uses.get(name)
     decided = f"step {uses[-1][1]} trained on it" if uses else "it was dropped" if name in standing.drops else ""
     if standing.finished:
-        return "lost", f"the run has finished, {decided or 'nothing ended it'}, and it has no outcome"
+        where = "carried" if standing.facts.cut("outcomes", name[0]) else "lost"
+        return where, f"the run has finished, {decided or 'nothing ended it'}, and it has no outcome"
     if offset < standing.read_past.get(partition, 0):
         step = standing.checkpoint.step if standing.checkpoint else 0
-        return "lost", f"the checkpoint of step {step} reads on behind its request, and it has no outcome"
+        where = "carried" if standing.facts.cut("outcomes", name[0]) else "lost"
+        return where, f"the checkpoint of step {step} reads on behind its request, and it has no outcome"
     if decided:
         return "decided", ""
     if not 0 < request.deadline_ms < overdue_ms:
@@ -85,14 +106,14 @@ def _audit(standing: Standing, tally: Tally, problems: list[str]) -> Audit:
         for use, number in Counter(use for use, _ in uses).items()
         if number > 1
     }
-    ended = tally.trained + tally.expired + sum(tally.dropped.values()) + sum(tally.failed.values())
+    carried = _carried(standing, tally)
     superseded, late = _not_counted(standing)
     return Audit(
-        requested=ended + in_flight + len(tally.lost),
-        trained=tally.trained,
-        dropped=dict(tally.dropped),
-        expired=tally.expired,
-        failed=dict(tally.failed),
+        requested=tally.ended + carried.ended + in_flight + len(tally.lost),
+        trained=tally.trained + carried.trained,
+        dropped=dict(tally.dropped + carried.dropped),
+        expired=tally.expired + carried.expired,
+        failed=dict(tally.failed + carried.failed),
         in_flight=in_flight,
         lost=len(tally.lost),
         in_flight_by=dict(tally.in_flight),
@@ -112,9 +133,21 @@ def _audit(standing: Standing, tally: Tally, problems: list[str]) -> Audit:
         version=max((one.version for one in facts.manifests), default=0),
         finished=standing.finished,
         unreadable=sum(facts.unreadable.values()),
+        carried=carried.ended,
         below_retention={topic: gone for topic, gone in _gone(facts).items() if gone},
         problems=tuple(problems),
     )
+
+
+def _carried(standing: Standing, held: Tally) -> Tally:
+    """Rollouts that ended before what the topics hold, by the newest checkpoint's count."""
+    gone = _gone(standing.facts)
+    if standing.checkpoint is None or not (gone["requests"] or gone["outcomes"]):
+        return Tally()
+    carried = Tally.of(standing.checkpoint.ended).beyond(held)
+    if len(held.carried) > carried.ended:  # more than the count covers: some of these are lost, and nothing says which
+        held.lost |= held.carried
+    return carried
 
 
 def _not_counted(standing: Standing) -> tuple[int, int]:

@@ -7,7 +7,7 @@ Verdict                   the step that used its rollout; the reason for which i
 TrainStep                 a hole in the numbers; the outcomes and the checkpoint of that step
 DropNotice                outcomes of rollouts that nothing dropped
 Rewind                    an epoch that nothing opened
-Outcome                   (the account itself: the rollout is lost)
+Outcome                   the newest checkpoint's count of them (and the account itself: the rollout is lost)
 Checkpoint                steps that name it; outcomes of later steps; requests that nothing reads on from
 WeightManifest            versions that steps made, or that sampled tokens
 """
@@ -236,6 +236,7 @@ def _checkpoints(standing: Standing, settled: bool) -> Iterator[str]:
     later = [o.step for name in facts.outcomes for o in standing.outcomes(name) if o.step > newest]
     if later:
         yield f"{len(later)} outcomes are of steps up to {max(later)}, and the newest checkpoint is of step {newest}"
+    yield from _counted(standing)
     if settled:
         unread = [one for one in facts.requests.values() if one.place[1] >= standing.read_past.get(one.place[0], 0)]
         if unread:
@@ -243,6 +244,18 @@ def _checkpoints(standing: Standing, settled: bool) -> Iterator[str]:
                 f"every rollout has ended, and the newest checkpoint, of step {newest}, does not know of "
                 f"{len(unread)} requests, from {unread[0].request_id} on: a later one is not on the log"
             )
+
+
+def _counted(standing: Standing) -> Iterator[str]:
+    """The newest checkpoint's count of what ended is the number of outcomes, as far as they are held."""
+    facts = standing.facts
+    if standing.checkpoint is None or not standing.checkpoint.HasField("ended"):
+        return
+    ended = standing.checkpoint.ended
+    counted = ended.trained + ended.expired + sum(ended.dropped.values()) + sum(ended.failed.values())
+    held = sum(bool(standing.outcomes(name)) for name in facts.outcomes)
+    if held > counted or (held < counted and not facts.cut("outcomes")):
+        yield f"the checkpoint of step {standing.checkpoint.step} counts {counted} outcomes, and the log holds {held}"
 
 
 def _versions(standing: Standing) -> Iterator[str]:

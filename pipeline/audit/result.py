@@ -15,8 +15,9 @@ class Audit:
 
     `in_flight_by`: "out" (deadline and grace not passed), "ready" (verified, waits to be trained on), "decided" (ended,
     its outcome comes with the next checkpoint). `lost_names`: rollout -> why it counts as lost. `reused`: uses after
-    the first. `voided_steps`: steps that a restart took back. `below_retention`: records that their topic no longer
-    holds, by topic. `problems`: what contradicts what, one sentence each.
+    the first. `voided_steps`: steps that a restart took back. `carried`: of those that ended, the
+    ones known only from the newest checkpoint's count, because retention removed their records. `below_retention`:
+    records that their topic no longer holds, by topic. `problems`: what contradicts what, one sentence each.
     """
 
     requested: int = 0
@@ -43,6 +44,7 @@ class Audit:
     version: int = 0
     finished: bool = False
     unreadable: int = 0
+    carried: int = 0
     below_retention: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
@@ -82,7 +84,7 @@ def render(audit: Audit) -> str:
     )
     if audit.below_retention:
         gone = ", ".join(f"{topic} {number}" for topic, number in sorted(audit.below_retention.items()))
-        lines.append(f"below retention, so not part of this account: {gone}")
+        lines.append(f"below retention: {gone} records; {audit.carried} rollouts by the checkpoint's count")
     lines += _listed("lost", audit.lost_names) + _listed("trained twice", audit.trained_twice_names)
     lines += [f"problem: {problem}" for problem in audit.problems]
     lines.append("clean: every requested rollout is accounted for" if audit.clean else "NOT CLEAN")

@@ -33,6 +33,7 @@ from pipeline.stage import Decoded
 from pipeline.topics import Names
 from services.learning import checkpoint, outgoing, restore
 from services.learning.assembler import Assembler
+from services.learning.ended import counted, named_later
 from services.learning.ends import drop_of
 from services.learning.ledger import Ledger
 from services.learning.publish import Publisher
@@ -328,8 +329,7 @@ class LearningHandler:
             self.trouble, self._try_again_at = str(error), time.monotonic() + TRY_AGAIN_S
             return
         reach("learning.before_checkpoint_named", step=self.step)
-        yield self._encode([noun, *self.ledger.outcomes])
-        self.ledger.named()
+        yield self._encode([noun, *self.ledger.named(noun.serial)])
         self.checkpoint, self.trouble, self._save_wanted = noun, "", False
         self._named.insert(0, noun.uri)
         reach("learning.after_checkpoint", step=self.step)
@@ -352,6 +352,8 @@ class LearningHandler:
             sha256=saved.sha256,
             offsets=[training_pb2.Offset(topic=t, partition=p, offset=at) for (t, p), at in sorted(offsets.items())],
             size_bytes=saved.size_bytes,
+            serial=self.checkpoint.serial + 1,
+            ended=counted(self.checkpoint.ended, self.ledger.outcomes),
         )
 
     def _load(self, beginning: restore.Beginning) -> None:
@@ -369,6 +371,9 @@ class LearningHandler:
         self.version = beginning.checkpoint.version
         self.checkpoint.CopyFrom(beginning.checkpoint)
         self.checkpoint.epoch = self.epoch
+        later = named_later(self.checkpoint, beginning.taken)
+        self.checkpoint.ended.CopyFrom(counted(self.checkpoint.ended, later))
+        self.checkpoint.serial = max((one.checkpoint_serial for one in later), default=self.checkpoint.serial)
         self._offsets |= {(one.topic, one.partition): one.offset for one in beginning.checkpoint.offsets}
 
     def _first_offsets(self) -> dict[Position, int]:

@@ -56,9 +56,12 @@ class Ledger:
         self.noticed += drops
         return training_pb2.DropNotice(epoch=self.epoch, after_step=self.step, drops=drops)
 
-    def named(self) -> None:
-        """A checkpoint holds the outcomes now."""
-        self.outcomes = []
+    def named(self, serial: int) -> list[training_pb2.Outcome]:
+        """Hand the outcomes over to the checkpoint of this serial."""
+        outcomes, self.outcomes = self.outcomes, []
+        for outcome in outcomes:
+            outcome.checkpoint_serial = serial
+        return outcomes
 
     def _tell(self) -> list[training_pb2.Drop]:
         self.outcomes += [end.outcome(self.epoch, self.step) for end in self._untold]

@@ -125,7 +125,7 @@ class Offset(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
-    __slots__ = ("epoch", "step", "version", "uri", "sha256", "offsets", "size_bytes")
+    __slots__ = ("epoch", "step", "version", "uri", "sha256", "offsets", "size_bytes", "serial", "ended")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -133,6 +133,8 @@ class Checkpoint(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     OFFSETS_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     step: int
     version: int
@@ -140,10 +142,38 @@ class Checkpoint(_message.Message):
     sha256: bytes
     offsets: _containers.RepeatedCompositeFieldContainer[Offset]
     size_bytes: int
-    def __init__(self, epoch: _Optional[int] = ..., step: _Optional[int] = ..., version: _Optional[int] = ..., uri: _Optional[str] = ..., sha256: _Optional[bytes] = ..., offsets: _Optional[_Iterable[_Union[Offset, _Mapping]]] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    serial: int
+    ended: EndedCounts
+    def __init__(self, epoch: _Optional[int] = ..., step: _Optional[int] = ..., version: _Optional[int] = ..., uri: _Optional[str] = ..., sha256: _Optional[bytes] = ..., offsets: _Optional[_Iterable[_Union[Offset, _Mapping]]] = ..., size_bytes: _Optional[int] = ..., serial: _Optional[int] = ..., ended: _Optional[_Union[EndedCounts, _Mapping]] = ...) -> None: ...
+
+class EndedCounts(_message.Message):
+    __slots__ = ("trained", "dropped", "expired", "failed")
+    class DroppedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class FailedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    TRAINED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    trained: int
+    dropped: _containers.ScalarMap[str, int]
+    expired: int
+    failed: _containers.ScalarMap[str, int]
+    def __init__(self, trained: _Optional[int] = ..., dropped: _Optional[_Mapping[str, int]] = ..., expired: _Optional[int] = ..., failed: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("request_id", "index", "attempt", "fate", "reason", "uses", "epoch", "step")
+    __slots__ = ("request_id", "index", "attempt", "fate", "reason", "uses", "epoch", "step", "checkpoint_serial")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +182,7 @@ class Outcome(_message.Message):
     USES_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_SERIAL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     index: int
     attempt: int
@@ -160,4 +191,5 @@ class Outcome(_message.Message):
     uses: int
     epoch: int
     step: int
-    def __init__(self, request_id: _Optional[str] = ..., index: _Optional[int] = ..., attempt: _Optional[int] = ..., fate: _Optional[_Union[Fate, str]] = ..., reason: _Optional[str] = ..., uses: _Optional[int] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+    checkpoint_serial: int
+    def __init__(self, request_id: _Optional[str] = ..., index: _Optional[int] = ..., attempt: _Optional[int] = ..., fate: _Optional[_Union[Fate, str]] = ..., reason: _Optional[str] = ..., uses: _Optional[int] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., checkpoint_serial: _Optional[int] = ...) -> None: ...

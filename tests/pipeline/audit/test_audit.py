@@ -248,11 +248,32 @@ def test_what_retention_removed_is_not_called_lost():
     held = {"requests": {0: (7, 9)}, "steps": {0: (0, 99)}}
     audit = audited(said(), checked(), step(1), checkpoint(1, reads_from=9), outcome(), bounds=held)
     assert audit.clean and audit.below_retention == {"requests": 7}, audit.problems
-    assert "below retention" in render(audit)
+    assert "below retention: requests 7 records; 0 rollouts" in render(audit)
     whole = audited(
         said(), checked(), step(1), checkpoint(1, reads_from=9), outcome(), bounds={"requests": {0: (0, 9)}}
     )
     assert any("request r-00000001 is not on the log" in problem for problem in whole.problems)
+
+
+def test_what_retention_removed_is_carried_forward_by_the_checkpoints_count(tmp_path):
+    """A whole run, audited; then all but the last few records are trimmed away, and it is audited again."""
+    world = good_run(tmp_path)
+    whole = audit_log(world.log, NAMES, world.now_ms)
+    assert whole.clean and whole.carried == 0, whole.problems
+    for topic in ("requests", "rollouts", "verdicts", "outcomes"):
+        for partition, (_, end) in world.log.bounds(NAMES.topic(topic)).items():
+            world.log.trim(NAMES.topic(topic), partition, max(0, end - 2))
+    left = audit_log(world.log, NAMES, world.now_ms)
+    assert left.clean and left.carried > 0 and left.below_retention["outcomes"] > 0, left.problems
+    same = ("requested", "trained", "dropped", "expired", "failed", "in_flight", "lost")
+    assert [getattr(left, name) for name in same] == [getattr(whole, name) for name in same]
+
+
+def test_an_outcome_that_the_checkpoint_counts_and_nobody_holds_is_named():
+    counted = checkpoint(1, reads_from=1)
+    counted[2].ended.trained = 2
+    audit = audited(request(), said(), checked(), step(1), counted, outcome())
+    assert "the checkpoint of step 1 counts 2 outcomes, and the log holds 1" in audit.problems
 
 
 def test_the_gate_tells_of_a_request_that_nobody_else_has_heard_of():
