@@ -88,16 +88,20 @@ class Recipe(_Strict):
     """Fewest members with a reward that a group is trained with."""
     reward: list[Part] = [Part(name="outcome_table")]
     select: list[Part] = [Part(name="all_groups")]
-    advantage: Part
+    advantage: Part | None = None
+    """Left out only beside an objective that ignores it."""
     modifiers: list[Part] = []
     likelihood: Part = Part(name="token")
     signals: list[Part] = []
     """Knobs of signal parts; which signals are made follows from what parts need."""
+    copies: bool = True
+    """Whether the learner may keep frozen copies of the model (a reference policy, a teacher) beside the policy."""
     prox: Literal["behaviour", "recompute", "loglinear", "linear"] = "behaviour"
     """Which policy ratios are taken to: the one that sampled, the one at the start of the step, or one between the two
     (in log-prob or in probability) that stands for the policy one version back."""
     weight: list[Part] = []
-    denominator: Part
+    denominator: Part | None = None
+    """Left out only beside an objective, which has its own."""
     regularizers: list[Part] = []
     objective: Part | None = None
     optimizer: Part = Part(name="adamw")
@@ -227,22 +231,53 @@ def _tree(what: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _together(recipe: Recipe) -> None:
-    """Refuse parts that exclude each other, and needs that nothing produces."""
+    """Refuse parts that exclude each other, needs that nothing produces, and a loss without its slots."""
     specs = [(room, part, partspec.read(room, part.name)) for room, part in recipe.slots()]
-    present = {f"{room.partition('.')[2]}.{part.name}" for room, part in recipe.slots()}
     signals = {"advantage", "prox_logp"} | set(partspec.names("learning.signal"))
     likelihood = partspec.read("learning.likelihood", recipe.likelihood.name)
     for room, part, spec in specs:
         if spec is None:
             continue
         for other, reason in (spec.constants.get("conflicts") or {}).items():
-            if other in present:
+            if _present(recipe, specs, other):
                 raise UserError(
                     f"recipe {recipe.name!r} has {part.name!r} and {other!r}: {reason}; accepted: one of them"
                 )
         made = signals | (likelihood.constants.get("provides", frozenset()) if likelihood and _in_loss(room) else set())
         for need in sorted(spec.needs - made):
             raise UserError.choice(f"recipe {recipe.name!r}: what {room} {part.name!r} needs", need, made)
+        _copies(recipe, room, part, spec)
+    for slot in ("advantage", "denominator"):
+        if recipe.objective is None and getattr(recipe, slot) is None:
+            raise UserError(f"recipe {recipe.name!r} lacks {slot!r}; accepted: a part, or an objective that has its own")
+    if recipe.modifiers and recipe.advantage is None:
+        raise UserError(f"recipe {recipe.name!r} has modifiers and no 'advantage' for them to modify; accepted: both")
+
+
+def _present(recipe: Recipe, specs: list[tuple[str, Part, partspec.PartSpec | None]], what: str) -> bool:
+    """Whether a recipe has what a conflict names: "slot", "room.part", or "room.part knob=value"."""
+    name, _, condition = what.partition(" ")
+    if "." not in name:
+        return bool(getattr(recipe, name))
+    knob, _, value = condition.partition("=")
+    for room, part, spec in specs:
+        if f"{room.partition('.')[2]}.{part.name}" != name:
+            continue
+        defaults = {each.name: each.default for each in spec.knobs} if spec else {}
+        if not condition or str((defaults | part.knobs).get(knob)) == value:
+            return True
+    return False
+
+
+def _copies(recipe: Recipe, room: str, part: Part, spec: partspec.PartSpec) -> None:
+    """Refuse a part that needs a copy of the model where the recipe keeps none."""
+    for need in sorted(spec.needs if not recipe.copies else ()):
+        signal = partspec.read("learning.signal", need) if need in partspec.names("learning.signal") else None
+        if signal and "copy" in signal.constants:
+            raise UserError(
+                f"recipe {recipe.name!r}: {room} {part.name!r} needs {need!r}, which a copy of the model makes, and "
+                "copies is false; accepted: copies: true, or another part"
+            )
 
 
 def _in_loss(room: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ class Method:
     recipe: Recipe
     reward: tuple[Any, ...]
     select: tuple[Any, ...]
-    advantage: Any
+    advantage: Any | None
+    """None beside an objective that ignores it."""
     modifiers: tuple[Any, ...]
     likelihood: Any
     signals: dict[str, Any]
@@ -36,9 +38,32 @@ class Method:
     controllers: dict[str, Any]
 
     @property
-    def reference(self) -> Any | None:
-        """The signal part that wants a reference model; None when no part does."""
-        return next((part for part in self.signals.values() if getattr(part, "reference", False)), None)
+    def copies(self) -> dict[str, Any]:
+        """Signal parts that score with a copy of the model of their own, by the copy's name."""
+        return {part.copy: part for part in self.signals.values() if hasattr(part, "copy")}
+
+    @property
+    def sticky(self) -> bool:
+        """Whether a prompt must always come to the same rank, because a controller remembers something of it."""
+        return any(getattr(part, "sticky", False) for part in self.controllers.values())
+
+    def opened(self) -> tuple[Estimator, dict[str, Any]]:
+        """The estimator and everything that keeps state between steps, fresh.
+
+        A controller part is opened with `open()`, a weight part that keeps state with `open(optimizer)`: the estimator
+        then holds the running one.
+        """
+        running = {name: part.open() for name, part in self.controllers.items()}
+        weights = list(self.estimator.weights)
+        for place, named in enumerate(self.recipe.weight):
+            if hasattr(weights[place], "open"):
+                weights[place] = running[named.name] = weights[place].open(self.optimizer)
+        return dataclasses.replace(self.estimator, weights=tuple(weights)), running
+
+    @property
+    def heads(self) -> dict[str, Any]:
+        """Signal parts with a trainable head on the last hidden states, by signal."""
+        return {name: part for name, part in self.signals.items() if hasattr(part, "head")}
 
 
 def build(recipe: Recipe) -> Method:
@@ -49,19 +74,21 @@ def build(recipe: Recipe) -> Method:
 
     estimator = Estimator(
         weights=made("weight", recipe.weight),
-        denominator=_make("denominator", recipe.denominator),
+        denominator=_make("denominator", recipe.denominator) if recipe.denominator else None,
         regularizers=tuple((part.name, _make("regularizer", part)) for part in recipe.regularizers),
         objective=_make("objective", recipe.objective) if recipe.objective else None,
     )
     reward, select = made("reward", recipe.reward), made("select", recipe.select)
-    advantage, modifiers = _make("advantage", recipe.advantage), made("advantage", recipe.modifiers)
+    advantage = _make("advantage", recipe.advantage) if recipe.advantage else None
+    modifiers = made("advantage", recipe.modifiers)
     likelihood = _make("likelihood", recipe.likelihood)
     with_gradient = [part for _, part in estimator.regularizers] + [estimator.objective]
-    forward = _needs(with_gradient) & likelihood.provides
     early = _needs([*reward, *select, advantage, *modifiers])
-    wanted = early | _needs(estimator.weights) | (_needs(with_gradient) - forward)
+    wanted = early | _needs(estimator.weights) | (_needs(with_gradient) - likelihood.provides)
     if estimator.shrinks:
         wanted |= {"step_logp"}
+    signals = _signals(recipe, wanted)
+    heads = {name for name, part in signals.items() if hasattr(part, "head")}
     return Method(
         recipe=recipe,
         reward=reward,
@@ -69,10 +96,10 @@ def build(recipe: Recipe) -> Method:
         advantage=advantage,
         modifiers=modifiers,
         likelihood=likelihood,
-        signals=_signals(recipe, wanted),
+        signals=signals,
         estimator=estimator,
-        forward=frozenset(forward),
-        scored=frozenset(wanted & likelihood.provides),
+        forward=frozenset(_needs(with_gradient) & (likelihood.provides | heads)),
+        scored=frozenset({read for part in signals.values() for read in getattr(part, "reads", ())}),
         prox_early="prox_logp" in early and recipe.prox != "behaviour",
         step_late="step_logp" not in early,
         optimizer=_make("optimizer", recipe.optimizer),

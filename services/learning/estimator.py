@@ -40,10 +40,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class Estimator:
-    """Weights, denominator, regularizers, and in rare recipes an objective in place of coef * logp."""
+    """Weights, denominator, regularizers, and in some recipes an objective in place of coef * logp.
+
+    `denominator` is None only beside an objective, which has its own.
+    """
 
     weights: tuple[Callable[[Batch, Tensor, Tensor], Weighed], ...]
-    denominator: Any
+    denominator: Any = None
     regularizers: tuple[tuple[str, Callable[[Batch, Forward], Tensor]], ...] = ()
     objective: Callable[[Batch, Forward, Tensor], Tensor] | None = None
 
@@ -63,7 +66,7 @@ class Estimator:
         weight_NT, open_NT = self.weigh(batch, forward.logp_NT.detach(), advantage_NT)
         coef_NT = torch.where(open_NT > 0, weight_NT * open_NT * advantage_NT, torch.zeros_like(weight_NT))
         if self.objective is not None:
-            policy = self.objective(batch, forward, advantage_NT)
+            policy = self.objective(batch, forward, coef_NT)
         else:
             logp_NT = torch.where(coef_NT != 0, forward.logp_NT, torch.zeros_like(forward.logp_NT))
             policy = -(coef_NT * self._scale(batch, open_NT, counted) * logp_NT).sum()
@@ -87,12 +90,12 @@ class Estimator:
         return weight_NT, open_NT
 
     def over_step(self, batch: Batch) -> dict[str, Tensor]:
-        """What weight and regularizer parts derive from the whole step before it is cut, as signals. Collective.
+        """What weights, regularizers and the objective derive from the whole step before it is cut. Collective.
 
         A part that has statistics over the step or over groups makes them in its own `over_step(batch)`; the signals
         it returns, [N] or [N, T], are cut with the rows. There `batch.signals` holds "advantage" and what it needs.
         """
-        parts = [*self.weights, *(part for _, part in self.regularizers)]
+        parts = [*self.weights, *(part for _, part in self.regularizers), self.objective]
         found = [part.over_step(batch) for part in parts if hasattr(part, "over_step")]
         return {name: signal for signals in found for name, signal in signals.items()}
 

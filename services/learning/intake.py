@@ -83,7 +83,12 @@ def rewarded(method: Method, batch: Batch) -> Batch:
 
 
 def advantage(method: Method, batch: Batch) -> Tensor:
-    """The advantage, [N] or [N, T]: the base part, then the modifiers in order. Collective where a part is."""
+    """The advantage, [N] or [N, T]: the base part, then the modifiers in order. Collective where a part is.
+
+    0 for a recipe whose objective needs none.
+    """
+    if method.advantage is None:
+        return torch.zeros_like(batch.reward_N)
     found = method.advantage(batch)
     for modifier in method.modifiers:
         found = modifier(batch, found)

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def save(trainer: Trainer) -> dict[str, Any]:
-    """Shards: model, optimizer, reference, random state, each rank's controllers, and what is JSON. Collective."""
+    """Shards: model, heads, optimizer, copies, random state, each rank's controllers, and what is JSON. Collective."""
     tensors, scalars = _optimizer(trainer)
     shards: dict[str, Any] = {
         "model": _parameters(trainer.model),
+        "heads": _parameters(trainer.heads),
         "optimizer": tensors,
         "random": _random(trainer.device),
         "trainer": {"steps": trainer.steps, "optimizer": scalars, "recipe": trainer.method.recipe.name},
     }
-    if trainer.reference is not None:
-        shards["reference"] = _parameters(trainer.reference)
+    shards |= {name: _parameters(copy) for name, copy in trainer.copies.items()}
     for name, controller in trainer.controllers.items():
         found, meta = controller.state()
         shards |= _gathered(trainer, name, found, meta)
@@ -35,8 +35,10 @@ def save(trainer: Trainer) -> dict[str, Any]:
 def load(trainer: Trainer, shards: Mapping[str, Any]) -> None:
     """Put the shards back. Raises `UserError` when they are of another model."""
     _restore(trainer.model, shards["model"], "model")
-    if trainer.reference is not None and "reference" in shards:
-        _restore(trainer.reference, shards["reference"], "reference")
+    _restore(trainer.heads, shards.get("heads", {}), "heads")
+    for name, copy in trainer.copies.items():
+        if name in shards:
+            _restore(copy, shards[name], name)
     meta = shards["trainer"]
     trainer.steps = meta["steps"]
     _restore_optimizer(trainer, shards.get("optimizer", {}), meta["optimizer"])
@@ -70,7 +72,7 @@ def _optimizer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, dict[str,
     """The optimiser's state by "<parameter>/<field>": tensors, and numbers."""
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, float]] = {}
-    for name, parameter in trainer.model.named_parameters():
+    for name, parameter in trainer.trained().items():
         for field, value in trainer.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"{name}/{field}"] = value.detach().cpu().clone()
@@ -80,7 +82,7 @@ def _optimizer(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, dict[str,
 
 
 def _restore_optimizer(trainer: Trainer, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
-    own = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    own = {id(parameter): name for name, parameter in trainer.trained().items()}
     order = [own[id(p)] for group in trainer.optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for index, name in enumerate(order):

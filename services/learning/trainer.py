@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,8 @@ STOP, STEP, STATE = range(3)
 class Trainer:
     """A model under a recipe. `max_tokens`: the most tokens a rollout may sample.
 
-    `reference`: the reference policy where the recipe needs one; by default a copy of the model as it is now.
+    `reference`: the reference policy where the recipe needs one; by default a copy of the model as it is now. `heads`
+    are trained with the model and kept in its checkpoints; `copies` are frozen models that signal parts score with.
     """
 
     def __init__(
@@ -62,13 +63,19 @@ class Trainer:
         self.device = next(self.model.parameters()).device
         self.dtype = float_dtype(self.model)
         self.steps = 0
+        width = self.model.config.get_text_config().hidden_size
+        heads = {name: part.head(width).to(self.device, self.dtype) for name, part in self.method.heads.items()}
+        self.heads = nn.ModuleDict(heads)
         self.optimizer = self.method.optimizer.build(self.model.parameters())
-        self.controllers = {name: part.open() for name, part in self.method.controllers.items()}
-        self.reference = None
-        if self.method.reference is not None:
-            self.reference = (
-                policy.frozen(self.model) if reference is None else policy.frozen(reference).to(self.device)
-            )
+        for name, head in heads.items():
+            own = {"params": list(head.parameters()), "weight_decay": 0.0, "scale": self.method.heads[name].rate}
+            self.optimizer.add_param_group(own)
+        self.copies = {
+            name: policy.frozen(reference if reference is not None and name == "reference" else self.model)
+            .to(self.device)
+            for name in self.method.copies
+        }
+        self.estimator, self.controllers = self.method.opened()
         self._reasons = row_reasons(self.method)
 
     # -- the step
@@ -102,7 +109,7 @@ class Trainer:
         self.world.tell(STOP)
 
     def _step(self, groups: Sequence[Group] | None, version: int) -> StepResult:
-        mine, deals, version = self.world.share(groups, version, sticky=bool(self.controllers))
+        mine, deals, version = self.world.share(groups, version, sticky=self.method.sticky)
         ready = intake(self.method, mine, partial(self._collate, version=version, world=self.world))
         tally, metrics, shifts = None, {}, []
         skipped = "" if ready.batch.denominators.tokens else "empty_step"
@@ -139,38 +146,51 @@ class Trainer:
         bins = self._plan(batch)
         known: dict[str, Forward] = {}
 
-        def score(which: str) -> Forward:
+        def score(which: str, other: Batch | None = None, wanted: Collection[str] = ()) -> Forward:
+            model = self.model if which == "policy" else self.copies[which]
+            if other is not None:
+                return self._score(model, other, self._plan(other), wanted)
             if which not in known:
-                model = self.model if which == "policy" else self.reference
-                assert model is not None
-                known[which] = self._score(model, batch, bins)
+                known[which] = self._score(model, batch, bins, self.method.scored if which == "policy" else wanted)
             return known[which]
 
         wanted = dict(self.method.signals)
         if self.method.step_late and len(bins) == 1 and self.world.size == 1:
             wanted.pop("step_logp", None)  # the pass of the gradient itself will be the whole step
-        found = {name: part(batch, score) for name, part in wanted.items()}
+        found: dict[str, Tensor] = {}
+        for name, part in wanted.items():
+            made = part(batch, score)
+            found |= made if isinstance(made, dict) else {name: made}
         if self.method.prox_early:
             found["prox_logp"] = proximal(self.method.recipe.prox, batch, score("policy").logp_NT)
         return batch.with_signals(**found)
 
     @torch.no_grad()
-    def _score(self, model: nn.Module, batch: Batch, bins: list[list[int]]) -> Forward:
+    def _score(self, model: nn.Module, batch: Batch, bins: list[list[int]], wanted: Collection[str]) -> Forward:
         """A pass over every row without a gradient."""
         whole: dict[str, Tensor] = {}
         for rows in bins:
-            micro = batch.rows(rows)
-            with self.compute.autocast():
-                forward = self.method.likelihood(model, micro, self.method.scored)
+            forward = self._forward(model, batch.rows(rows), wanted)
             for name, value in {"logp": forward.logp_NT, **forward.signals}.items():
                 if name not in whole:
                     whole[name] = value.new_zeros((*batch.token_NT.shape, *value.shape[2:]))
                 whole[name][rows, : value.shape[1]] = value
         return Forward(whole.pop("logp", torch.zeros_like(batch.behaviour_NT)), whole)
 
+    def _forward(self, model: nn.Module, batch: Batch, wanted: Collection[str]) -> Forward:
+        """The likelihood's pass, and what the heads make of its hidden states where that is wanted."""
+        heads = {name: head for name, head in self.heads.items() if name in wanted}
+        with self.compute.autocast():
+            forward = self.method.likelihood(model, batch, {*wanted, "hidden"} if heads else wanted)
+        if not heads:
+            return forward
+        signals = {name: x for name, x in forward.signals.items() if name != "hidden" or name in wanted}
+        hidden_NTD = forward.signals["hidden"]
+        return Forward(forward.logp_NT, signals | {n: head(hidden_NTD) * batch.valid_NT for n, head in heads.items()})
+
     def _backward(self, batch: Batch) -> Tally:
         """Gradients of the whole step, summed over micro-batches and ranks, and the tally. Collective."""
-        tally, estimator = Tally(batch), self.method.estimator
+        tally, estimator = Tally(batch), self.estimator
         tally.expect(estimator.names)
         bins = self._plan(batch)
         late = "step_logp" in self.method.signals and "step_logp" not in batch.signals
@@ -179,14 +199,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for rows in bins:
             micro = batch if len(rows) == len(batch) else batch.rows(rows)
-            with self.compute.autocast():
-                forward = self.method.likelihood(self.model, micro, self.method.forward)
+            forward = self._forward(self.model, micro, self.method.forward)
             micro = self._with_own(micro, forward)
             micro = micro.with_signals(**estimator.over_step(micro)) if late else micro
             loss = estimator.loss(micro, forward, micro.signals["advantage"], counted)
             loss.total.backward()
             tally.add(rows, micro, forward, loss)
-        self.world.sum_gradients(self.model.parameters())
+        self.world.sum_gradients(self.trained().values())
         return tally
 
     def _with_own(self, micro: Batch, forward: Forward) -> Batch:
@@ -205,7 +224,7 @@ class Trainer:
 
     def _counted(self, batch: Batch) -> Denominators | None:
         """What is left of the whole step after masking, for denominators that shrink with it. Collective."""
-        estimator = self.method.estimator
+        estimator = self.estimator
         if not estimator.shrinks or "step_logp" not in batch.signals:
             return None
         batch, logp_NT = self._as_begun(batch), batch.signals["step_logp"]
@@ -216,25 +235,28 @@ class Trainer:
         """Clip and step; nothing is changed when the loss or the gradient is not finite."""
         part = self.method.optimizer
         limit = part.clip_norm if part.clip_norm is not None else math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        norm = float(nn.utils.clip_grad_norm_(self.trained().values(), limit))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             return "nan_step", {"grad_norm": norm}
         rate = part.rate(self.steps + 1)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         self.optimizer.step()
         self.steps += 1
-        every = getattr(self.method.reference, "every", 0)
-        if self.reference is not None and every and self.steps % every == 0:
-            self.reference.load_state_dict(self.model.state_dict())
+        for name, part in self.method.copies.items():
+            part.follow(self.copies[name], self.model, self.steps)
         return "", {"grad_norm": norm, "lr": rate}
 
     def _control(self, batch: Batch) -> tuple[list[training_pb2.PromptShift], dict[str, float]]:
         """Let the controllers look at what was trained. Collective: rank 0 gets every rank's shifts."""
         shifts, metrics = [], {}
+
+        def score(other: Batch) -> Forward:
+            return self._score(self.model, other, self._plan(other), ())
+
         for controller in self.controllers.values():
-            found, seen = controller.after_step(batch, lambda other: self._score(self.model, other, self._plan(other)))
+            found, seen = controller.after_step(batch, score)
             blobs = self.world.gather_bytes(training_pb2.TrainStep(shifts=found).SerializeToString())
             shifts += [shift for blob in blobs for shift in training_pb2.TrainStep.FromString(blob).shifts]
             metrics |= seen
@@ -243,6 +265,11 @@ class Trainer:
         return shifts, metrics
 
     # -- what outlives the process
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every parameter that is trained, by name: the model's, then the heads' as "heads.<signal>.<name>"."""
+        own = {f"heads.{name}": parameter for name, parameter in self.heads.named_parameters()}
+        return dict(self.model.named_parameters()) | own
 
     def weights(self, dtype: str = "float32") -> Iterator[tuple[str, Tensor]]:
         """Every parameter by its checkpoint name, in the serving dtype, on the CPU."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class PromptShift:
     most: int = knob(200_000, "prompts whose trajectory is kept", unit="prompts", ge=1)
 
     __post_init__ = check
+
+    sticky: ClassVar[bool] = True
 
     def open(self) -> _Running:
         """A tracker that has seen nothing."""

@@ -17,4 +17,8 @@ class Forward:
     logp_NT: Tensor
     """Log-prob of each sampled token at the temperature it was sampled at, nats; 0 on padding."""
     signals: dict[str, Tensor] = field(default_factory=dict)
-    """What was wanted besides: "entropy" [N, T], "logits" [N, T, V], "hidden" [N, T, D]; 0 on padding."""
+    """What was wanted besides; 0 on padding.
+
+    "entropy" [N, T], "logits" [N, T, V], "hidden" [N, T, D]; "top": "top_ids" and "top_logp" [N, T, K] of the likeliest
+    tokens; "picked" [N, T, P]: log-probs of the tokens in the batch's signal "pick"; and what heads make of "hidden".
+    """

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -34,50 +35,66 @@ class Token:
 
     chunk: int = knob(1 << 26, "most logits held at once", unit="logits", ge=1)
     share: bool = knob(True, "read the common context of a group once, where that is cheaper and the model can")
+    top: int = knob(100, "how many of the likeliest tokens are given where a part reads them", unit="tokens", ge=1)
 
     __post_init__ = check
 
-    provides: ClassVar[frozenset[str]] = frozenset({"entropy", "logits", "hidden"})
+    provides: ClassVar[frozenset[str]] = frozenset({"entropy", "logits", "hidden", "top", "picked"})
 
     def __call__(self, model: nn.Module, batch: Batch, wanted: Collection[str] = ()) -> Forward:
         valid_NT = batch.valid_NT
         layout = shared(batch) if self.together(model, batch) else padded(batch)
         hidden_KD = states(model, layout).flatten(0, 1)[layout.place_NT[valid_NT]]
-        token_K, temperature_K = batch.token_NT[valid_NT], batch.temperature_NT[valid_NT]
-        logp_K, entropy_K = self._chunks(model, hidden_KD, token_K, temperature_K, "entropy" in wanted)
-        signals = {"entropy": _spread(entropy_K, valid_NT)} if entropy_K is not None else {}
+        columns = [hidden_KD, batch.token_NT[valid_NT], batch.temperature_NT[valid_NT]]
+        if "picked" in wanted:
+            columns.append(batch.signals["pick"][valid_NT])
+        signals = {name: _spread(x_K, valid_NT) for name, x_K in self._chunks(model, columns, wanted).items()}
         if "logits" in wanted:
             signals["logits"] = _spread(project(model, hidden_KD).float(), valid_NT)
         if "hidden" in wanted:
             signals["hidden"] = _spread(hidden_KD, valid_NT)
-        return Forward(_spread(logp_K, valid_NT), signals)
+        return Forward(signals.pop("logp"), signals)
 
     def together(self, model: nn.Module, batch: Batch) -> bool:
         """Whether the rollouts of a group are cheaper to read together: micro-batches then keep groups whole."""
         return self.share and pays(batch, model.config.get_text_config().hidden_size) and supported(model)
 
-    def _chunks(self, model: nn.Module, hidden_KD: Tensor, token_K: Tensor, tau_K: Tensor, entropy: bool):
+    def _chunks(self, model: nn.Module, columns: list[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
         size = max(1, self.chunk // model.get_output_embeddings().weight.shape[0])
-        if len(token_K) <= size:
-            return _score(model, hidden_KD, token_K, tau_K, entropy)
-        pairs = [
-            checkpoint(_score, model, hidden, token, tau, entropy, use_reentrant=False)
-            for hidden, token, tau in zip(hidden_KD.split(size), token_K.split(size), tau_K.split(size), strict=True)
-        ]
-        return torch.cat([logp for logp, _ in pairs]), torch.cat([e for _, e in pairs]) if entropy else None
+        score = partial(_score, model, frozenset(wanted), self.top)
+        if len(columns[0]) <= size:
+            return score(*columns)
+        chunks = zip(*(column.split(size) for column in columns), strict=True)
+        found = [checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks]
+        return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
 
-def _score(model: nn.Module, hidden_KD: Tensor, token_K: Tensor, tau_K: Tensor, entropy: bool):
-    """Log-prob of each token, and the entropy of its distribution when wanted, [K]."""
+def _score(
+    model: nn.Module,
+    wanted: Collection[str],
+    top: int,
+    hidden_KD: Tensor,
+    token_K: Tensor,
+    tau_K: Tensor,
+    pick_KP: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Log-prob of each token, [K], and what is wanted of its distribution."""
     logits_KV = project(model, hidden_KD)
     with torch.autocast(logits_KV.device.type, enabled=False):
         logits_KV = logits_KV if logits_KV.dtype == torch.float64 else logits_KV.float()
         if (tau_K != 1).any():
             logits_KV = logits_KV / tau_K.to(logits_KV.dtype)[:, None]
-        if not entropy:
-            return -functional.cross_entropy(logits_KV, token_K, reduction="none"), None
+        if not {"entropy", "top", "picked"} & set(wanted):
+            return {"logp": -functional.cross_entropy(logits_KV, token_K, reduction="none")}
         logp_KV = logits_KV.log_softmax(-1)
-        return logp_KV.gather(1, token_K[:, None]).squeeze(1), -torch.xlogy(logp_KV.exp(), logp_KV.exp()).sum(-1)
+        found = {"logp": logp_KV.gather(1, token_K[:, None]).squeeze(1)}
+        if "entropy" in wanted:
+            found["entropy"] = -torch.xlogy(logp_KV.exp(), logp_KV.exp()).sum(-1)
+        if "top" in wanted:
+            found["top_logp"], found["top_ids"] = logp_KV.topk(min(top, logp_KV.shape[1]), dim=-1)
+        if pick_KP is not None:
+            found["picked"] = logp_KV.gather(1, pick_KP)
+        return found
 
 
 def _spread(x_K: Tensor, valid_NT: Tensor) -> Tensor:

@@ -8,13 +8,13 @@ Odd case: a regularizer that needs "entropy" gets the forward pass's own, not th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from services.learning.batch import Batch
-from services.learning.likelihood import Forward
+from services.learning.signal import Score
 
 
 @dataclass(frozen=True)
@@ -24,5 +24,7 @@ class Entropy:
     Entropy()
     """
 
-    def __call__(self, batch: Batch, score: Callable[[str], Forward]) -> Tensor:
+    reads: ClassVar[frozenset[str]] = frozenset({"entropy"})
+
+    def __call__(self, batch: Batch, score: Score) -> Tensor:
         return score("policy").signals["entropy"]

@@ -8,15 +8,14 @@ Odd case: `every` > 0 copies the policy onto the reference after that many steps
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.knobs import check, knob
 from services.learning.batch import Batch
-from services.learning.likelihood import Forward
+from services.learning.signal import Score
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,12 @@ class RefLogp:
 
     __post_init__ = check
 
-    reference: ClassVar[bool] = True
+    copy: ClassVar[str] = "reference"
 
-    def __call__(self, batch: Batch, score: Callable[[str], Forward]) -> Tensor:
+    def follow(self, reference: nn.Module, model: nn.Module, steps: int) -> None:
+        """Copy the policy where its time has come."""
+        if self.every and steps % self.every == 0:
+            reference.load_state_dict(model.state_dict())
+
+    def __call__(self, batch: Batch, score: Score) -> Tensor:
         return score("reference").logp_NT

@@ -8,13 +8,12 @@ Odd case: where the step is one micro-batch on one rank, the pass of the gradien
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from services.learning.batch import Batch
-from services.learning.likelihood import Forward
+from services.learning.signal import Score
 
 
 @dataclass(frozen=True)
@@ -24,5 +23,5 @@ class StepLogp:
     StepLogp()
     """
 
-    def __call__(self, batch: Batch, score: Callable[[str], Forward]) -> Tensor:
+    def __call__(self, batch: Batch, score: Score) -> Tensor:
         return score("policy").logp_NT
