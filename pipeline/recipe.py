@@ -249,9 +249,28 @@ def _together(recipe: Recipe) -> None:
         _copies(recipe, room, part, spec)
     for slot in ("advantage", "denominator"):
         if recipe.objective is None and getattr(recipe, slot) is None:
-            raise UserError(f"recipe {recipe.name!r} lacks {slot!r}; accepted: a part, or an objective that has its own")
+            raise UserError(
+                f"recipe {recipe.name!r} lacks {slot!r}; accepted: a part, or an objective that has its own"
+            )
+    for room, part, spec in specs:
+        scaled = next((other for _, other, its in specs if its and _z_score(other, its)), None)
+        if room == "learning.reward" and spec and spec.constants.get("per_prompt") and scaled:
+            raise UserError(
+                f"recipe {recipe.name!r} has {part.name!r} before {scaled.name!r}: a factor per prompt on the reward "
+                "cancels when the group's std divides it; accepted: scale none, or the factor as a modifier"
+            )
     if recipe.modifiers and recipe.advantage is None:
         raise UserError(f"recipe {recipe.name!r} has modifiers and no 'advantage' for them to modify; accepted: both")
+
+
+def _z_score(part: Part, spec: partspec.PartSpec) -> bool:
+    """Whether a part divides by a spread of the group: it says so as `z_score`, true or the knob and its value."""
+    says = spec.constants.get("z_score", False)
+    if isinstance(says, bool):
+        return says
+    knob, _, value = str(says).partition("=")
+    defaults = {each.name: each.default for each in spec.knobs}
+    return str((defaults | part.knobs).get(knob)) == value
 
 
 def _present(recipe: Recipe, specs: list[tuple[str, Part, partspec.PartSpec | None]], what: str) -> bool:

@@ -1,4 +1,4 @@
-"""What discriminative objectives are made of: a score of each rollout, statistics over a group's right or wrong half."""
+"""What discriminative objectives are made of: scores of rollouts, statistics over a group's right or wrong half."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def halves(batch: Batch, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def price(batch: Batch, beta: float, delta: float) -> dict[str, Tensor]:
-    """"kl_price": beta * max(KL - delta, 0) with KL the mean of prox - logp over the whole step. Collective."""
+    """ "kl_price": beta * max(KL - delta, 0) with KL the mean of prox - logp over the whole step. Collective."""
     logp_NT = batch.signals["step_logp"]
     gap_NT = batch.prox_NT - logp_NT
     mask_NT = batch.mask_NT & gap_NT.isfinite()

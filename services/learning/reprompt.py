@@ -40,6 +40,4 @@ def best_siblings(members: Sequence[Member], groups: Sequence[int], right: Seque
     for row in sorted(range(len(members)), key=lambda row: (members[row].tokens, members[row].name)):
         if right[row] and members[row].tokens:
             chosen.setdefault(groups[row], []).append(row)
-    return [
-        next((each for each in chosen.get(group, [])[:2] if each != row), None) for row, group in enumerate(groups)
-    ]
+    return [next((each for each in chosen.get(group, [])[:2] if each != row), None) for row, group in enumerate(groups)]

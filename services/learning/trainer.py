@@ -71,8 +71,9 @@ class Trainer:
             own = {"params": list(head.parameters()), "weight_decay": 0.0, "scale": self.method.heads[name].rate}
             self.optimizer.add_param_group(own)
         self.copies = {
-            name: policy.frozen(reference if reference is not None and name == "reference" else self.model)
-            .to(self.device)
+            name: policy.frozen(reference if reference is not None and name == "reference" else self.model).to(
+                self.device
+            )
             for name in self.method.copies
         }
         self.estimator, self.controllers = self.method.opened()

@@ -14,6 +14,7 @@ Odd cases: a group whose rewards are all equal gets exactly 0. A group of one ha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class GroupNorm:
     singleton: str = knob("raw", "what a group of one gets", choices=("raw", "zero"))
 
     __post_init__ = check
+
+    z_score: ClassVar[str] = "scale=std"
 
     def __call__(self, batch: Batch) -> Tensor:
         reward_N, size_N = batch.reward_N, group_size(batch)

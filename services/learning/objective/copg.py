@@ -26,7 +26,7 @@ from services.learning.reduce import group_size, group_sum
 
 @dataclass(frozen=True)
 class Copg:
-    """beta .1, r (1, .2), l (.5, -.3): -loss .608, coef +-0.72; squared .5184. r (1, .2, .5), l (.5, -.3, .1): .3988."""
+    """beta .1, r (1, .2), l (.5, -.3): -loss .608, coef +-.72; squared .5184; r (1, .2, .5), l (.5, -.3, .1): .3988."""
 
     beta: float = knob(0.1, "strength of the reference (the paper's toy: 0.5)", gt=0)
     form: str = knob("contrast", "which of the two equal losses", choices=("contrast", "squared"))
@@ -35,9 +35,9 @@ class Copg:
 
     needs: ClassVar[frozenset[str]] = frozenset({"ref_logp"})
     conflicts: ClassVar[dict[str, str]] = {
-        "advantage": "the contrast of a pair is the baseline, and the advantage is never read",
+        "advantage": "the contrast of a pair is the baseline: it never reads the advantage",
         "modifiers": "this objective never reads the advantage that a modifier changes",
-        "weight": "this objective needs no importance weight and never reads one",
+        "weight": "this objective needs no importance weight and never reads it",
     }
 
     def __call__(self, batch: Batch, forward: Forward, coef_NT: Tensor) -> Tensor:

@@ -4,8 +4,8 @@
     J_q = mean_{right} s_i - tau log mean_{wrong} exp(s_j / tau)       tau null: - mean_{wrong} s_j   (DisCO-b)
     loss = -sum_{mixed q} J_q / (all groups) + sg[max(beta (KL - delta), 0)] KL,    KL = mean_t (prox_t - logp_t)
 
-Source: "DisCO: Reinforcing Large Reasoning Models with Discriminative Constrained Optimization", arXiv:2505.12366, and
-its code (Optimization-AI/DisCO). tau is 10 for the log-prob score, 1 for the ratio.
+Source: "DisCO: Reinforcing Large Reasoning Models with Discriminative Constrained Optimization", arXiv:2505.12366,
+and its code (Optimization-AI/DisCO). tau is 10 for the log-prob score, 1 for the ratio.
 Odd cases: a group all right or all wrong adds nothing, but counts in the denominator. KL below delta, or negative, costs
 nothing; the price is a constant of the step. The released ratio score calls its function with an argument too many and
 fails. Rewards must be binary: above `threshold` is right. The advantage is not used.

@@ -4,12 +4,13 @@
                                              >= margin where i was written by a teacher
     loss = -sum_pairs log sigmoid(eta (l_i - l_j)) / (pairs of the whole step),    l_i = sum_t (logp_t - prox_t)
 
-Source: "Direct Nash Optimization", arXiv:2404.03715, Algorithm 2 (DNO-Prct). Its annotator scores 0 to 6; the score here
-is the raw reward named `score`, or the combined reward. The reference is the iterate that sampled, not the first one, so
-the recorded log-probs are the reference and no second model is kept.
+Source: "Direct Nash Optimization", arXiv:2404.03715, Algorithm 2 (DNO-Prct). Its annotator scores 0 to 6; the score
+here is the raw reward named `score`, or the combined reward. The reference is the iterate that sampled, not the first
+one, so the recorded log-probs are the reference and no second model is kept.
 Odd cases: a rollout whose every token was injected is a teacher's: it is pulled up like the others, and as nobody
-recorded its log-probs, its reference is the policy at the start of the step. Degenerate repetition is left to the checker, which should score it low.
-The paper's auxiliary weight alpha = 0.005 is not explained there and not built. Without a pair the loss is 0.
+recorded its log-probs, its reference is the policy at the start of the step. Degenerate repetition is left to the
+checker, which should score it low. The paper's auxiliary weight alpha = 0.005 is not explained there and not built.
+Without a pair the loss is 0.
 """
 
 from __future__ import annotations

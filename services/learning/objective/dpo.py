@@ -24,7 +24,7 @@ from services.learning.pairs import Pairs, above, log_ratios, paired, pairs, pre
 
 @dataclass(frozen=True)
 class Dpo:
-    """Log-ratios 1.2 and -0.4 at beta 0.1: 0.616361; with s = 0.25: 0.656344."""
+    """Log-ratios 1.2 and -0.4 at beta 0.1: 0.616344; with s = 0.25: 0.656344."""
 
     beta: float = knob(0.1, "strength of the reference", gt=0)
     margin: float = knob(0.0, "by how much the better reward must be above the worse", unit="reward", ge=0)

@@ -1,13 +1,13 @@
 """Regress the advantage: least squares between what the group's rewards say and what the policy has moved (Reg-GRPO).
 
-    rho_i = sum_t (logp_t - prox_t),    P_i = (rho_i - mean_q rho) / (std_q rho + eps),   A_i = (r_i - mean_q r) / std_q r
+    rho_i = sum_t (logp_t - prox_t),    P_i = (rho_i - mean_q rho) / (std_q rho + eps),    A_i = (r_i - mean_q r) / std_q
     loss = mean_i (A_i - P_i)^2          scale none: P_i = rho_i - mean_q rho;    the KL is a regularizer of its own
 
 Source: DeepVideo-R1, arXiv:2506.07464 (text without its equations: the ddof, the sum over tokens and the KL's 0.04 are
 guesses).
 Odd cases: on-policy, at the first step, every rho is 0, and its std with it: the gradient is divided by eps, so a run
 should take `scale: none`, which regresses on the plain difference. A group whose rewards are all equal has A = 0 and is
-pulled together. `eps` is added under the root too, so that the gradient stays finite. The recipe's advantage is not used.
+pulled together. `eps` is added under the root too, so that the gradient stays finite. The advantage is not used.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class RegGrpo:
         """The normalised reward, [N]; 0 where a group's rewards are all equal."""
         std_N = group_std(batch, batch.reward_N, self.ddof)
         flat_N = (group_range(batch, batch.reward_N) == 0) | (std_N == 0)
-        gap_N = (batch.reward_N - group_mean(batch, batch.reward_N)) / torch.where(flat_N, torch.ones_like(std_N), std_N)
+        gap_N = (batch.reward_N - group_mean(batch, batch.reward_N)) / torch.where(
+            flat_N, torch.ones_like(std_N), std_N
+        )
         return torch.where(flat_N, torch.zeros_like(gap_N), gap_N)
 
     def found(self, batch: Batch, rho_N: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Distil the policy that has seen a right answer into the one that has not, token by token (SDPO).
 
     S = policy, T = teacher (the signal), over the teacher's K likeliest tokens and one bucket for the rest
-    alpha 0: KL(T || S).   alpha 1: KL(S || T).   else, M = (1 - alpha) S + alpha T: (1 - alpha) KL(S || M) + alpha KL(T || M)
+    alpha 0: KL(T || S).   alpha 1: KL(S || T).
+    else (1 - alpha) KL(S || M) + alpha KL(T || M),  M = (1 - alpha) S + alpha T
     form sampled (alpha must be 1): sg(log S - log T) log S on the sampled token
     loss = sum_t min(exp(logp_t - prox_t), clip) D_t / (trained tokens of the taught rollouts of the whole step)
 

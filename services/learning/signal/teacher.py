@@ -25,7 +25,6 @@ from pipeline.knobs import check, knob
 from services.learning.batch import Batch
 from services.learning.collate import collate
 from services.learning.group import Group
-from services.learning.likelihood import Forward
 from services.learning.reprompt import after, best_siblings
 from services.learning.signal import Score
 

@@ -4,8 +4,8 @@
 
 Source: PPO, arXiv:1707.06347, with the head on the policy's own trunk (as TRL's first PPO); OpenRLHF and verl train a
 second model in its place.
-Odd cases: the forward pass of the gradient gives "value" too, with a graph, for the value loss. The head is clipped with
-the policy's gradient, kept in the checkpoint and never published to the engines.
+Odd cases: the forward pass of the gradient gives "value" too, with a graph, for the value loss. The head is clipped
+with the policy's gradient, kept in the checkpoint and never published to the engines.
 """
 
 from __future__ import annotations

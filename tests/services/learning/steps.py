@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from services.learning.batch import Batch
 from services.learning.collate import collate
 from services.learning.estimator import Estimator, Loss
 from services.learning.likelihood import Forward
-from tests.services.learning.rollouts import random_groups, with_fields
+from tests.services.learning.rollouts import VOCAB, random_groups, with_fields
 
 LONGEST = 6
 ADVANTAGES = ("random", "equal", "zero")
@@ -37,8 +39,20 @@ def step(
     signals |= {name: batch.behaviour_NT + gap * noise() for name in ("prox_logp", "ref_logp")}
     logp_NT = ((batch.behaviour_NT + spread * first_NT) * batch.valid_NT).requires_grad_()
     batch = with_fields(batch, reward_N=batch.accuracy_N)
-    batch = batch.with_signals(**{name: signal_NT * batch.valid_NT for name, signal_NT in signals.items()})
+    signals |= teaching(batch, noise)
+    batch = batch.with_signals(**{
+        name: x * batch.valid_NT if x.shape == shape else x for name, x in signals.items()})  # fmt: skip
     return batch.with_signals(step_logp=logp_NT.detach(), advantage=advantage_N), advantage_N, logp_NT
+
+
+def teaching(batch: Batch, noise: Callable[[], Tensor]) -> dict[str, Tensor]:
+    """What signal parts that make several signals make: a teacher over two picked tokens, the policy's top two."""
+    first_NT = -0.2 - noise().abs()
+    top_NTK = torch.stack([first_NT, torch.log1p(-first_NT.exp()) - 0.5], -1) * batch.valid_NT[..., None]
+    ids_NTK = torch.stack([batch.token_NT, batch.token_NT + 1], -1) % VOCAB
+    return {"pick": ids_NTK, "teacher_top": top_NTK, "top_ids": ids_NTK, "top_logp": top_NTK,
+            "teacher_logp": first_NT, "teacher_entropy": noise().abs(), "taught": (batch.accuracy_N < 2).double(),
+            "hidden": torch.stack([noise(), noise(), noise()], -1)}  # fmt: skip
 
 
 def begun(estimator: Estimator, batch: Batch, advantage: Tensor, logp_NT: Tensor) -> Batch:
@@ -49,7 +63,9 @@ def begun(estimator: Estimator, batch: Batch, advantage: Tensor, logp_NT: Tensor
 
 def forward(batch: Batch, logp_NT: Tensor) -> Forward:
     """A forward pass that brought everything it can of log-probs' shape."""
-    return Forward(logp_NT, {"entropy": batch.signals["entropy"]})
+    own_NT = logp_NT.nan_to_num(-1.0, -1.0, -1.0).clamp(-30, -0.01)
+    picked_NTK = torch.stack([own_NT, torch.log1p(-own_NT.exp()) - 0.3], -1)
+    return Forward(logp_NT, {"entropy": batch.signals["entropy"], "picked": picked_NTK, "value": 0.3 * own_NT})
 
 
 def loss(estimator: Estimator, batch: Batch, advantage: Tensor, logp_NT: Tensor) -> Loss:

@@ -73,7 +73,7 @@ def test_every_recipe_takes_ragged_groups(name, seed):
     ragged = [dataclasses.replace(g, members=g.members[: 2 + i % 3]) for i, g in enumerate(groups)]
     method = build(load_recipe(name))
     ready = intake(method, ragged, lambda found: collate(found, 3, 6, dtype=torch.float64))
-    assert method.advantage(ready.batch).isfinite().all()
+    assert method.advantage is None or method.advantage(ready.batch).isfinite().all()
     assert set(ready.reasons) <= set(row_reasons(method))
 
 
