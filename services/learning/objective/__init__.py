@@ -3,8 +3,8 @@
 An objective takes the place of -sum coef * logp / Z. Its micro-batches keep groups whole, so it may compare rollouts of
 a group; what it must know of the whole step it makes in `over_step(batch)` as signals [N] or [N, T]. The scalars of
 all micro-batches and ranks are added up, so every sum in it is divided by a count of the whole step. `coef_NT` is the
-detached M * W * A of the recipe's weights and advantage (0 where the recipe has no advantage), for objectives that route
-some rollouts to the plain estimator. An objective that ignores a slot says so in `conflicts`.
+detached M * W * A of the recipe's weights and advantage (0 where the recipe has no advantage), for objectives that
+route some rollouts to the plain estimator. An objective that ignores a slot says so in `conflicts`.
 """
 
 from __future__ import annotations

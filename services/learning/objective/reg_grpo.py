@@ -1,6 +1,6 @@
 """Regress the advantage: least squares between what the group's rewards say and what the policy has moved (Reg-GRPO).
 
-    rho_i = sum_t (logp_t - prox_t),    P_i = (rho_i - mean_q rho) / (std_q rho + eps),    A_i = (r_i - mean_q r) / std_q
+    rho_i = sum_t (logp_t - prox_t),    P_i = (rho_i - mean_q rho) / (std_q rho + eps),   A_i = (r_i - mean_q r) / std_q
     loss = mean_i (A_i - P_i)^2          scale none: P_i = rho_i - mean_q rho;    the KL is a regularizer of its own
 
 Source: DeepVideo-R1, arXiv:2506.07464 (text without its equations: the ddof, the sum over tokens and the KL's 0.04 are
