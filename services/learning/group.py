@@ -39,6 +39,12 @@ class Group:
     prompt_id: str
     members: tuple[Member, ...]
 
+    @property
+    def highest_token(self) -> int:
+        """Highest token id among what was read and sampled; -1 when there is none."""
+        calls = (call for member in self.members for call in member.rollout.calls)
+        return max((max(ids) for call in calls for ids in (call.context_tokens, call.tokens) if ids), default=-1)
+
     def lag(self, version: int) -> int:
         """Lag of its oldest token when `version` is being trained, in versions."""
         return version - min((member.min_version for member in self.members), default=version)

@@ -42,9 +42,15 @@ class Measured:
 
     def __init__(self, trainer: Trainer, meter: Meter, dtype: str) -> None:
         self.trainer, self.meter, self.dtype = trainer, meter, dtype
+        self.vocabulary = trainer.model.get_input_embeddings().num_embeddings
 
     def refuses(self, group: Group) -> str:
-        """Why a closed group is not worth a place in a batch; empty keeps it."""
+        """Why a closed group is not worth a place in a batch; empty keeps it.
+
+        A token that the model has no row for would end the process at every start: such a group is dropped.
+        """
+        if group.highest_token >= self.vocabulary:
+            return "token_outside_vocabulary"
         return self.trainer.refuses(group)
 
     def step(self, groups: Sequence[Group], version: int) -> StepResult:

@@ -1,0 +1,15 @@
+"""What the service adds to the trainer."""
+
+from pipeline.metrics import Meter
+from pipeline.recipe import load_recipe
+from services.learning.service import Measured
+from services.learning.trainer import Trainer
+from tests.services.learning.rollouts import VOCAB, random_groups, tiny_model
+
+
+def test_a_group_with_a_token_that_the_model_does_not_have_is_refused():
+    measured = Measured(Trainer(tiny_model(), load_recipe("rloo"), 8), Meter("learning", "test"), "float32")
+    (group,) = random_groups(1, groups=1, size=3)
+    assert measured.refuses(group) == ""
+    group.members[1].rollout.calls[0].tokens[0] = VOCAB
+    assert measured.refuses(group) == "token_outside_vocabulary"
