@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from pipeline import recipe
+from pipeline import parts, recipe
 from pipeline.config import Run
 from pipeline.errors import LogUnavailable, UserError
 from pipeline.log import open_log
@@ -39,7 +39,7 @@ class Finding:
 
 def examine(run: Run) -> list[Finding]:
     """Everything that can be said before the run starts."""
-    return [*_python(run), *_log(run), *_model(run), *_disk(run)]
+    return [*_python(run), *_log(run), *_sandbox(), *_model(run), *_disk(run)]
 
 
 def _python(run: Run) -> list[Finding]:
@@ -61,6 +61,15 @@ def _log(run: Run) -> list[Finding]:
     except (LogUnavailable, UserError) as error:
         return [Finding(False, "log", str(error))]
     return [Finding(True, "log", f"{run.log} answers; {len(names)} topics of this run")]
+
+
+def _sandbox() -> list[Finding]:
+    """Which wall stands. A missing one is no fault of the machine: only prompts that run code need them."""
+    walls = parts.find("verification.check", "code_python").walls()
+    return [
+        Finding(True if stands else None, f"sandbox: {name}", found if stands else f"missing, code is refused: {found}")
+        for name, stands, found in walls
+    ]
 
 
 def _model(run: Run) -> list[Finding]:

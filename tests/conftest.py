@@ -1,8 +1,8 @@
 """Fixtures of the whole suite, and what happens where a piece is missing.
 
 - Tests marked `long` run only when `-m` asks for them (`make test-long`).
-- Tests marked `kafka` or `vllm` are skipped, with one loud line, where Java and Maven, or vLLM, are missing. With
-  SLUICE_REQUIRE=kafka,vllm a missing piece is a failure.
+- Tests marked `kafka`, `vllm` or `sandbox` are skipped, with one loud line, where Java and Maven, vLLM, or a wall of
+  the sandbox, are missing. With SLUICE_REQUIRE=kafka,vllm,sandbox a missing piece is a failure.
 """
 
 import functools
@@ -17,7 +17,7 @@ import pytest
 
 BROKER = Path(__file__).parent / "kafka" / "broker"
 JARS = Path(__file__).parents[1] / ".kafka" / "libs" / "complete"
-PIECES = ("kafka", "vllm")
+PIECES = ("kafka", "vllm", "sandbox")
 SKIPPED = pytest.StashKey[dict]()
 
 
@@ -26,6 +26,10 @@ def missing(piece: str) -> str:
     """Why the tests of a piece cannot run here; empty when they can."""
     if piece == "vllm":
         return "" if importlib.util.find_spec("vllm") else "package 'vllm' is not installed"
+    if piece == "sandbox":
+        from services.verification.sandbox import walls
+
+        return walls.refusal()
     if shutil.which("java") is None:
         return "'java' is not installed"
     if shutil.which("mvn") is None and not JARS.exists():

@@ -12,13 +12,16 @@ from sluice.v1.rollout_pb2 import (
     VERDICT_OUTCOME_PARTIAL,
     VERDICT_OUTCOME_TIMEOUT,
     VERDICT_OUTCOME_UNPARSABLE,
+    VERDICT_OUTCOME_VIOLATION,
     VERDICT_OUTCOME_WRONG,
     VerdictOutcome,
 )
 
 EVIDENCE_CHARS = 2000
 
-RETRYABLE = frozenset({"wall_limit", "worker_died", "worker_start", "pool_stuck", "unknown_prompt"})
+RETRYABLE = frozenset(
+    {"wall_limit", "worker_died", "worker_start", "pool_stuck", "unknown_prompt", "sandbox_lost", "endpoint"}
+)
 """Reasons of an INFRA_ERROR that another try may cure."""
 
 
@@ -65,6 +68,17 @@ class Finding:
         """Whether the same answer would be found the same again: it may be remembered."""
         return self.outcome not in (VERDICT_OUTCOME_INFRA_ERROR, VERDICT_OUTCOME_TIMEOUT, VERDICT_OUTCOME_NOT_RUN)
 
+    @property
+    def rewarded(self) -> bool:
+        """Whether it says something of the answer that a raw reward may be made of."""
+        return self.outcome not in (VERDICT_OUTCOME_INFRA_ERROR, VERDICT_OUTCOME_NOT_RUN)
+
+    def with_tests(
+        self, tests: tuple[bool, ...], rewards: tuple[tuple[str, float], ...] = (), cpu_s: float = 0.0
+    ) -> Finding:
+        """The same, with a flag per test, raw rewards, and the CPU time that the candidate took, seconds."""
+        return replace(self, tests=tests, rewards=rewards, cpu_s=cpu_s)
+
     def took(self, wall_s: float) -> Finding:
         """The same, with how long it took."""
         return replace(self, wall_s=wall_s)
@@ -92,9 +106,9 @@ def correct(evidence: str = "", rewards: tuple[tuple[str, float], ...] = ()) -> 
     return Finding(VERDICT_OUTCOME_CORRECT, 1.0, rewards, evidence=evidence)
 
 
-def wrong(evidence: str = "", rewards: tuple[tuple[str, float], ...] = ()) -> Finding:
+def wrong(evidence: str = "", rewards: tuple[tuple[str, float], ...] = (), reason: str = "") -> Finding:
     """It was readable, and is not right."""
-    return Finding(VERDICT_OUTCOME_WRONG, 0.0, rewards, evidence=evidence)
+    return Finding(VERDICT_OUTCOME_WRONG, 0.0, rewards, evidence=evidence, reason=reason)
 
 
 def partial(accuracy: float, evidence: str = "", rewards: tuple[tuple[str, float], ...] = ()) -> Finding:
@@ -110,6 +124,11 @@ def unparsable(reason: str, evidence: str = "") -> Finding:
 def timeout(reason: str, cpu_s: float = 0.0, evidence: str = "") -> Finding:
     """The answer used up what its check may use."""
     return Finding(VERDICT_OUTCOME_TIMEOUT, 0.0, evidence=evidence, reason=reason, cpu_s=cpu_s)
+
+
+def violation(reason: str, evidence: str = "") -> Finding:
+    """It tried what it may not."""
+    return Finding(VERDICT_OUTCOME_VIOLATION, 0.0, evidence=evidence, reason=reason)
 
 
 def infra_error(reason: str, evidence: str = "") -> Finding:

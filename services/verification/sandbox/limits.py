@@ -1,0 +1,36 @@
+"""What a job may use, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one job may use. Sizes in MB are of 2^20 bytes; `memory_mb` holds for all its processes together."""
+
+    cpu_s: float = 2.0
+    wall_s: float = 6.0
+    memory_mb: int = 512
+    output_kb: int = 1024
+    file_mb: int = 16
+    processes: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a job ended. `why`: "cpu", "memory", "wall" or "output" when it was ended by force, else empty.
+
+    `exit`: exit code, negative for a signal, None when it was ended by force. `starved`: it waited for a CPU for a good
+    part of its wall time. `flooded`: it wrote more than is kept. `left`: processes that it left behind.
+    """
+
+    why: str
+    exit: int | None
+    cpu_s: float
+    wall_s: float
+    starved: bool
+    flooded: bool
+    left: int
+    stdout: bytes
+    stderr: bytes

@@ -1,0 +1,23 @@
+import pytest
+
+from pipeline import config, doctor
+from services.verification.sandbox import walls
+
+
+def of_the_sandbox() -> dict[str, doctor.Finding]:
+    findings = doctor.examine(config.load("pipeline/jobs/spell.yaml", []))
+    return {one.what.removeprefix("sandbox: "): one for one in findings if one.what.startswith("sandbox: ")}
+
+
+@pytest.mark.sandbox
+def test_every_wall_of_the_sandbox_is_named_and_stands():
+    found = of_the_sandbox()
+    assert set(found) == {"bubblewrap", "system-call filter", "interpreter", "unprivileged user", "namespaces"}
+    assert all(one.good for one in found.values())
+
+
+def test_a_missing_wall_is_named_with_its_cure_and_fails_no_run_that_needs_none(monkeypatch):
+    monkeypatch.setattr(walls.shutil, "which", lambda name: None)
+    missing = of_the_sandbox()["bubblewrap"]
+    assert missing.good is None
+    assert "install bubblewrap" in missing.found
