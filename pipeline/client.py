@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import grpc
 
-from pipeline.serve import MAX_MESSAGE_BYTES
+from pipeline import access, door
+from pipeline.access import MAX_MESSAGE_BYTES
 from sluice.v1 import control_pb2, control_pb2_grpc, generation_pb2_grpc, verification_pb2_grpc
 
 OPTIONS = [
@@ -17,7 +18,7 @@ class Client:
     """A service's doors at one address. Every call takes its own deadline."""
 
     def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, options=OPTIONS)
+        self.channel = door.channel(address, access.from_environment(), OPTIONS)
         self.operator = control_pb2_grpc.OperatorServiceStub(self.channel)
         self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
         self.verification = verification_pb2_grpc.VerificationServiceStub(self.channel)

@@ -50,6 +50,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_stage_backlog", GAUGE, "records", "Records that wait for this service.", ("topic",)),
     Metric("sluice_stage_state_info", GAUGE, "1", "1 for the state the worker is in.", ("state",)),
     Metric("sluice_log_cpu_seconds_total", COUNTER, "seconds", "CPU time spent in log and codec."),
+    Metric("sluice_stage_calls_total", COUNTER, "calls", "gRPC calls answered, by status.", ("method", "code")),
+    Metric("sluice_stage_call_seconds", HISTOGRAM, "seconds", "Time of a gRPC call.", ("method",), SECONDS),
+    Metric("sluice_stage_calls_refused_total", COUNTER, "calls", "gRPC calls refused at the door.", ("reason",)),
     # Generation.
     Metric("sluice_generation_rollouts_total", COUNTER, "rollouts", "Rollouts ended, by how.", ("ending",)),
     Metric("sluice_generation_tokens_total", COUNTER, "tokens", "Tokens sampled."),
@@ -104,6 +107,7 @@ class Meter:
         ProcessCollector(registry=self.registry)
         self.started = time.time()
         self.progress_at = time.time()
+        self.turned_at = time.monotonic()
         self.waits: dict[str, float] = defaultdict(float)
         self.busy_s = 0.0
         self.cpu_log_s = 0.0
@@ -125,16 +129,19 @@ class Meter:
     def progress(self) -> None:
         """Something got done."""
         self.progress_at = time.time()
+        self.turned_at = time.monotonic()
         self.set("sluice_stage_progress_timestamp_seconds", self.progress_at)
 
     def waited(self, reason: str, seconds: float) -> None:
         """Time passed in which nothing could be done, and why."""
+        self.turned_at = time.monotonic()
         if seconds > 0:
             self.waits[reason] += seconds
             self.add("sluice_stage_wait_seconds_total", seconds, reason=reason)
 
     def worked(self, seconds: float) -> None:
         """Time passed at work."""
+        self.turned_at = time.monotonic()
         if seconds > 0:
             self.busy_s += seconds
             self.add("sluice_stage_busy_seconds_total", seconds)

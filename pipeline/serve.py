@@ -1,6 +1,7 @@
 """One service as one process: a gRPC door and, beside it, its stage on the log.
 
-    port     health (grpc.health.v1), reflection, OperatorService, and the service's craft
+    port     health (grpc.health.v1), reflection, OperatorService, and the service's craft: pipeline/door.py
+    probe    health alone, in plain text: for a kubelet; only where a port is named
     metrics  Prometheus text over HTTP
 
 Three threads beside gRPC's: the stage (the main thread), one that follows `control`, one that writes `workers`.
@@ -14,7 +15,6 @@ import logging
 import signal
 import threading
 import time
-from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,8 +24,9 @@ from google.protobuf import json_format, struct_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from pipeline import records
+from pipeline import access, records
 from pipeline.config import Run
+from pipeline.door import Probe, listen, make_server
 from pipeline.errors import Fenced, LogUnavailable, UserError
 from pipeline.life import Life
 from pipeline.log.api import Log
@@ -37,11 +38,12 @@ from sluice.v1 import control_pb2, control_pb2_grpc
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 64 * 2**20
 STATUS_EVERY_S = 1.0
 CONTROL_EVERY_S = 0.5
 NO_PROGRESS_S = 600.0
 """A serving worker that got nothing done for so long, while work was there, is not healthy."""
+LIVE_S = 1800.0
+"""A loop that neither waited nor worked nor wrote for so long hangs: a kubelet may end its process."""
 EXIT_FENCED = 3
 State = control_pb2.WorkerState
 
@@ -84,7 +86,17 @@ class Service(Protocol):
         ...
 
 
-def serve(service: str, path: str, worker_id: str, address: str, metrics_port: int | None) -> int:
+@dataclass(frozen=True)
+class Ports:
+    """Where a service listens. `advertise`: the host that others reach it by, where that is not the one it binds to."""
+
+    address: str
+    metrics: int | None = None
+    probe: int | None = None
+    advertise: str = ""
+
+
+def serve(service: str, path: str, worker_id: str, ports: Ports) -> int:
     """Run a service until it is told to end; returns the exit code."""
     if service not in SERVICES:
         raise UserError.choice("the service", service, SERVICES)
@@ -99,7 +111,7 @@ def serve(service: str, path: str, worker_id: str, address: str, metrics_port: i
         Meter(service, worker_id),
         Life(),
     )
-    process = Process(context, address, metrics_port)
+    process = Process(context, ports)
     signal.signal(signal.SIGTERM, lambda *_: context.life.leave("SIGTERM"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's: it drains the run
     return process.run()
@@ -108,14 +120,17 @@ def serve(service: str, path: str, worker_id: str, address: str, metrics_port: i
 class Process:
     """A service's door and threads."""
 
-    def __init__(self, context: Context, address: str, metrics_port: int | None) -> None:
+    def __init__(self, context: Context, ports: Ports) -> None:
         self.context = context
         self.service: Service | None = None
         self.health = health.HealthServicer()
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
-        self.server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=options)
-        self.address = _listen(self.server, address)
-        self.metrics_port = None if metrics_port is None else _serve_metrics(context.meter, metrics_port)
+        self.probe = None if ports.probe is None else Probe(ports.probe)
+        rules = access.from_environment()
+        self.server = make_server(rules, context.meter)
+        self.address = listen(self.server, ports.address, rules)
+        if ports.advertise:
+            self.address = f"{ports.advertise}:{self.address.rpartition(':')[2]}"
+        self.metrics_port = None if ports.metrics is None else _serve_metrics(context.meter, ports.metrics)
         self.over = threading.Event()
         self.state = State.WORKER_STATE_LOADING
 
@@ -134,6 +149,8 @@ class Process:
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self.server)
         self.server.start()
         self.state = State.WORKER_STATE_SERVING
+        if self.probe is not None:
+            self.probe.set("started", True)
         try:
             self.service.run()
         except Fenced as error:
@@ -173,6 +190,9 @@ class Process:
         serving = health_pb2.HealthCheckResponse.SERVING if yes else health_pb2.HealthCheckResponse.NOT_SERVING
         self.health.set("", serving)
         self.health.set(self.context.service, serving)
+        if self.probe is not None:
+            self.probe.set("", yes)
+            self.probe.set("live", time.monotonic() - self.context.meter.turned_at < LIVE_S)
 
     def _hear(self) -> None:
         context = self.context
@@ -219,6 +239,8 @@ class Process:
         for thread in threads:
             thread.join(timeout=5.0)
         self.server.stop(grace=2.0).wait(5.0)
+        if self.probe is not None:
+            self.probe.close()
         if self.service is not None:
             self.service.close()
         self.context.log.close()
@@ -252,19 +274,6 @@ class Operator(control_pb2_grpc.OperatorServiceServicer):
         description.update({"status": json_format.MessageToDict(self.process.status())})
         description.update({"run": self.process.context.run.model_dump(mode="json")})
         return control_pb2.DescribeResponse(description=description)
-
-
-def _listen(server: grpc.Server, address: str) -> str:
-    host, _, port = address.rpartition(":")
-    try:
-        bound = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise UserError(
-            f"address {address!r} cannot be listened on (is the port in use?); accepted: a free host:port"
-        ) from error
-    if bound == 0 or (port != "0" and str(bound) != port):
-        raise UserError(f"address {address!r} cannot be listened on (is the port in use?); accepted: a free host:port")
-    return f"{host}:{bound}"
 
 
 def _serve_metrics(meter: Meter, port: int) -> int:

@@ -9,10 +9,7 @@ Ctrl-C drains: what is in flight gets its outcome and the learner writes a check
 from __future__ import annotations
 
 import fcntl
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,11 +19,12 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from pipeline import config, records, topics
+from pipeline.base_model import get_model
 from pipeline.client import Client
 from pipeline.data.register import held_out, register
 from pipeline.errors import NotReady, Retryable, SluiceError, UserError
 from pipeline.evaluate import Plan, evaluate
-from pipeline.processes import QUIET, Processes
+from pipeline.processes import Processes
 from pipeline.rundir import RunDir
 from pipeline.scalars import Scalars
 from pipeline.view import View, Watcher
@@ -125,15 +123,7 @@ class Supervisor:
         if self.dir.file("base/config.json").exists():
             return
         self.say("preparing the model")
-        command = [sys.executable, "-m", "services.learning.first_model", str(self.dir.path)]
-        env = os.environ | QUIET | {"OMP_NUM_THREADS": str(self.run.learning.threads)}
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env, check=False
-        )
-        if done.returncode == 2:
-            raise UserError(done.stderr.strip().removeprefix("sluice: "))
-        if done.returncode:
-            raise SluiceError(f"the model could not be prepared:\n{done.stderr[-2000:]}")
+        get_model(self.dir)
 
     def _start_services(self) -> None:
         for number in range(self.run.verification.workers):

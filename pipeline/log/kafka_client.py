@@ -5,8 +5,10 @@ The connection comes from the log's address and from these environment variables
     SLUICE_KAFKA_SECURITY_PROTOCOL   PLAINTEXT (default), SSL, SASL_PLAINTEXT or SASL_SSL
     SLUICE_KAFKA_SASL_MECHANISM      PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512
     SLUICE_KAFKA_SASL_USERNAME
-    SLUICE_KAFKA_SASL_PASSWORD
+    SLUICE_KAFKA_SASL_PASSWORD       or SLUICE_KAFKA_SASL_PASSWORD_FILE, a file that holds it
     SLUICE_KAFKA_SSL_CAFILE          path of the certificate authority's file
+    SLUICE_KAFKA_SSL_CERTFILE        paths of the client's own certificate and key, where the broker asks for them
+    SLUICE_KAFKA_SSL_KEYFILE
 
 kafka-python's own log lines are silenced while nobody has set a level on the logger `kafka`: while a broker is away it
 writes hundreds of them, and what matters is raised.
@@ -24,6 +26,7 @@ from typing import Any
 from kafka import errors as kafka_errors
 from kafka.record import util as record_util
 
+from pipeline.access import read_secret
 from pipeline.errors import LogUnavailable, UserError
 
 RETRY_BACKOFF_MS = 5
@@ -40,7 +43,10 @@ SECURITY = {
     "SLUICE_KAFKA_SASL_USERNAME": "sasl_plain_username",
     "SLUICE_KAFKA_SASL_PASSWORD": "sasl_plain_password",
     "SLUICE_KAFKA_SSL_CAFILE": "ssl_cafile",
+    "SLUICE_KAFKA_SSL_CERTFILE": "ssl_certfile",
+    "SLUICE_KAFKA_SSL_KEYFILE": "ssl_keyfile",
 }
+PASSWORD_FILE = "SLUICE_KAFKA_SASL_PASSWORD_FILE"
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:,/\[\]]+):\d{1,5}")
 
@@ -55,6 +61,10 @@ def settings(bootstrap: str, patience_s: float, environment: Mapping[str, str] =
     for server in servers:
         if not _ADDRESS.fullmatch(server):
             raise UserError(f"log address is 'kafka://{bootstrap}'; accepted: kafka://host:port[,host:port]")
+    password = (
+        {"sasl_plain_password": read_secret(environment[PASSWORD_FILE])} if environment.get(PASSWORD_FILE) else {}
+    )
+    named = {name: environment[variable] for variable, name in SECURITY.items() if environment.get(variable)}
     return {
         "bootstrap_servers": servers,
         "bootstrap_timeout_ms": int(patience_s * 1000),
@@ -62,7 +72,9 @@ def settings(bootstrap: str, patience_s: float, environment: Mapping[str, str] =
         "retry_backoff_ms": RETRY_BACKOFF_MS,
         "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
         "metadata_max_age_ms": METADATA_MAX_AGE_MS,
-    } | {name: environment[variable] for variable, name in SECURITY.items() if environment.get(variable)}
+        **named,
+        **password,
+    }
 
 
 def require_crc32c() -> None:

@@ -23,29 +23,35 @@ from services.learning import tiny, warmstart
 from sluice.v1 import prompt_pb2
 
 BUILTIN = "builtin:tiny"
+COLD = "--cold"
 SAY_EVERY_S = 5.0
 
 
-def main(path: str) -> int:
-    """Prepare the run directory at `path`; returns the exit code."""
+def main(path: str, how: str = "") -> int:
+    """Prepare the run directory at `path`; `how` is --cold or empty. Returns the exit code."""
     directory = RunDir.of(path)
     try:
-        prepare(directory)
+        prepare(directory, cold=how == COLD)
     except UserError as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def prepare(directory: RunDir) -> None:
-    """Make `base` when it is missing."""
+def prepare(directory: RunDir, cold: bool = False) -> None:
+    """Make `base` when it is missing, or when the folder it names is gone.
+
+    `cold`: no warm start, and no look at the prompts: enough where the weights come over the log.
+    """
     base = directory.folder("base")
-    if not base.exists():
-        run = directory.run()
-        prompts = prompts_of(run)
-        source = _source(run, prompts)
-        refuse_long(prompts, source, run.model.context)
-        os.symlink(source.resolve(), base, target_is_directory=True)
+    if base.exists():
+        return
+    run = directory.run()
+    prompts = [] if cold else prompts_of(run)
+    source = _source(run, prompts, cold)
+    refuse_long(prompts, source, run.model.context)
+    base.unlink(missing_ok=True)
+    os.symlink(source.resolve(), base, target_is_directory=True)
 
 
 def refuse_long(prompts: Sequence[prompt_pb2.Prompt], model: Path, context: int) -> None:
@@ -63,10 +69,10 @@ def refuse_long(prompts: Sequence[prompt_pb2.Prompt], model: Path, context: int)
             )
 
 
-def _source(run: config.Run, prompts: Sequence[prompt_pb2.Prompt]) -> Path:
+def _source(run: config.Run, prompts: Sequence[prompt_pb2.Prompt], cold: bool) -> Path:
     model = run.model
     if model.source == BUILTIN:
-        return _builtin(run, prompts)
+        return _builtin(run, prompts, cold)
     if model.source.startswith("builtin:"):
         raise UserError(f"model.source is {model.source!r}; accepted: {BUILTIN}, a folder, or a Hugging Face id")
     if model.warm_start:
@@ -99,7 +105,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _builtin(run: config.Run, prompts: Sequence[prompt_pb2.Prompt]) -> Path:
+def _builtin(run: config.Run, prompts: Sequence[prompt_pb2.Prompt], cold: bool) -> Path:
     sizes = {name: getattr(tiny.TinyModel(), name) for name in asdict(tiny.TinyModel())}
     for name in run.model.tiny:
         if name not in sizes:
@@ -109,7 +115,7 @@ def _builtin(run: config.Run, prompts: Sequence[prompt_pb2.Prompt]) -> Path:
     if not folder.is_dir():
         tiny.build(folder, shape)
     settings = run.model.warm_start
-    if settings is None or settings.steps == 0:
+    if cold or settings is None or settings.steps == 0:
         return folder
     wanted = warmstart.WarmStart(
         steps=settings.steps,

@@ -1,0 +1,224 @@
+"""Doors: who is let in, what is refused, and that each refusal is counted. Real sockets, real certificates."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pipeline import access, door
+from pipeline.access import Access
+from pipeline.door import Probe
+from pipeline.errors import UserError
+from pipeline.metrics import Meter
+from sluice.v1 import control_pb2, control_pb2_grpc
+
+ANYBODY = Access()
+STATUS, DRAIN = control_pb2.StatusRequest(), control_pb2.OperateRequest(reason="why")
+
+
+class Operator(control_pb2_grpc.OperatorServiceServicer):
+    """Answers."""
+
+    def Status(self, request, context):
+        return control_pb2.WorkerStatus(worker_id="w")
+
+    def Drain(self, request, context):
+        return control_pb2.WorkerStatus(reason=request.reason)
+
+
+class Served:
+    """A guarded door on a free port, and what it counted."""
+
+    def __init__(self, rules: Access) -> None:
+        self.meter = Meter("generation", "w")
+        self.server = door.make_server(rules, self.meter)
+        control_pb2_grpc.add_OperatorServiceServicer_to_server(Operator(), self.server)
+        self.address = door.listen(self.server, "127.0.0.1:0", rules)
+        self.server.start()
+
+    def call(self, client: Access = ANYBODY, request=STATUS, method="Status") -> str:
+        """The code with which it ends."""
+        with door.channel(self.address, client, []) as channel:
+            stub = control_pb2_grpc.OperatorServiceStub(channel)
+            try:
+                getattr(stub, method)(request, timeout=5.0)
+            except grpc.RpcError as error:
+                return error.code().name
+        return "OK"
+
+    def refused(self, reason: str) -> float:
+        return self.meter.values().get(f'sluice_stage_calls_refused_total{{reason="{reason}"}}', 0.0)
+
+
+@pytest.fixture
+def served():
+    made = []
+
+    def make(rules: Access) -> Served:
+        made.append(Served(rules))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.server.stop(0)
+
+
+def openssl(*arguments: str, cwd: Path) -> None:
+    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> Path:
+    """Two authorities, `ca` and a stranger; certificates for the server and its callers, one of them expired."""
+    folder = tmp_path_factory.mktemp("certificates")
+    for ca in ("ca", "other"):
+        make_key(folder, ca)
+        openssl(
+            "req", "-x509", "-key", f"{ca}.key", "-subj", f"/CN={ca}", "-days", "2", "-out", f"{ca}.crt", cwd=folder
+        )
+    for name, ca in (("server", "ca"), ("admin", "ca"), ("reader", "ca"), ("nobody", "ca"), ("stranger", "other")):
+        sign(folder, name, ca)
+    sign(folder, "expired", "ca", past=True)
+    return folder
+
+
+def make_key(folder: Path, name: str) -> None:
+    openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", f"{name}.ec", cwd=folder)
+    openssl("pkcs8", "-topk8", "-nocrypt", "-in", f"{name}.ec", "-out", f"{name}.key", cwd=folder)
+
+
+def sign(folder: Path, name: str, ca: str, past: bool = False) -> None:
+    make_key(folder, name)
+    openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr", cwd=folder)
+    (folder / f"{name}.ext").write_text(f"subjectAltName=DNS:{name}\n")
+    if not past:
+        signing = ["x509", "-req", "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-CAcreateserial", "-days", "2"]
+        openssl(*signing, "-in", f"{name}.csr", "-extfile", f"{name}.ext", "-out", f"{name}.crt", cwd=folder)
+        return
+    (folder / "index.txt").write_text("")
+    (folder / "ca.conf").write_text(
+        "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n"
+        "[p]\ncommonName=supplied\n"
+    )
+    (folder / "serial").write_text("77\n")
+    when = ["-startdate", "20200101000000Z", "-enddate", "20200102000000Z"]
+    files = ["-cert", f"{ca}.crt", "-keyfile", f"{ca}.key", "-extfile", f"{name}.ext"]
+    openssl(
+        "ca",
+        "-batch",
+        "-config",
+        "ca.conf",
+        *files,
+        *when,
+        "-in",
+        f"{name}.csr",
+        "-out",
+        f"{name}.crt",
+        "-notext",
+        cwd=folder,
+    )
+
+
+def held(folder: Path, name: str, ca: str = "ca") -> Access:
+    """Somebody's certificate, and the authority he trusts."""
+    return Access(*(str(folder / file) for file in (f"{name}.crt", f"{name}.key", f"{ca}.crt")), server_name="server")
+
+
+def test_a_door_without_rules_answers_everybody_and_counts(served):
+    one = served(Access())
+    assert one.call() == "OK"
+    assert one.meter.values()['sluice_stage_calls_total{code="OK",method="Status"}'] == 1
+
+
+def test_tokens_give_roles_and_a_wrong_one_is_refused(served, tmp_path):
+    (tmp_path / "tokens").write_text("read reader-token\nadmin admin-token\n")
+    one = served(Access(tokens=str(tmp_path / "tokens")))
+    clients = {}
+    for name in ("reader", "admin", "wrong"):
+        (tmp_path / name).write_text(f"{name}-token\n")
+        clients[name] = Access(token=str(tmp_path / name))
+    assert one.call(clients["reader"]) == "OK"
+    assert one.call(clients["reader"], DRAIN, "Drain") == "PERMISSION_DENIED"
+    assert one.call(clients["admin"], DRAIN, "Drain") == "OK"
+    assert one.call(clients["wrong"]) == "UNAUTHENTICATED"
+    assert one.call() == "UNAUTHENTICATED"
+    assert (one.refused("no_role"), one.refused("wrong_token")) == (1, 2)
+    (tmp_path / "tokens").write_text("read another\n")
+    assert one.call(clients["reader"]) == "UNAUTHENTICATED"
+
+
+def test_mutual_tls_lets_in_by_name_and_refuses_everybody_else(served, certificates):
+    rules = replace(held(certificates, "server"), names=(("admin", "admin"), ("reader", "read")))
+    one = served(rules)
+    assert one.call(held(certificates, "admin"), DRAIN, "Drain") == "OK"
+    assert one.call(held(certificates, "reader")) == "OK"
+    assert one.call(held(certificates, "reader"), DRAIN, "Drain") == "PERMISSION_DENIED"
+    assert one.call(held(certificates, "nobody")) == "PERMISSION_DENIED"
+    assert (one.refused("no_role"), one.refused("wrong_name")) == (1, 1)
+    for stranger in (Access(), held(certificates, "stranger"), held(certificates, "expired")):
+        assert one.call(stranger) == "UNAVAILABLE"
+    assert one.call(replace(held(certificates, "admin"), authority=str(certificates / "other.crt"))) == "UNAVAILABLE"
+
+
+def test_a_renewed_certificate_is_served_without_a_restart(served, certificates, tmp_path):
+    for name in ("server.crt", "server.key", "ca.crt"):
+        (tmp_path / name).write_bytes((certificates / name).read_bytes())
+    one = served(held(tmp_path, "server"))
+    assert one.call(held(certificates, "admin")) == "OK"
+    for name in ("crt", "key"):
+        (tmp_path / f"server.{name}").write_bytes((certificates / f"nobody.{name}").read_bytes())
+        os.utime(tmp_path / f"server.{name}", ns=(time.time_ns(), time.time_ns() + 10**9))
+    assert one.call(held(certificates, "admin")) == "UNAVAILABLE"
+    assert one.call(replace(held(certificates, "admin"), server_name="nobody")) == "OK"
+
+
+def test_a_message_too_large_and_calls_too_fast_are_refused_and_counted(served):
+    one = served(Access(max_message_bytes=1000, calls_per_s=2))
+    assert one.call(request=control_pb2.OperateRequest(reason="x" * 1500), method="Drain") == "RESOURCE_EXHAUSTED"
+    assert one.refused("too_large") == 1
+    assert [one.call() for _ in range(3)][-1] == "RESOURCE_EXHAUSTED"
+    assert one.refused("too_fast") >= 1
+
+
+def test_an_unknown_method_is_unimplemented_and_counted(served):
+    one = served(Access())
+    with grpc.insecure_channel(one.address) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/sluice.v1.OperatorService/Explode")(b"", timeout=5.0)
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert one.refused("unknown_method") == 1
+
+
+def test_half_a_setting_is_refused_with_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="SLUICE_TLS_KEY, SLUICE_TLS_CA is not set"):
+        access.from_environment({"SLUICE_TLS_CERT": "a"})
+    with pytest.raises(UserError, match="SLUICE_CALLS_PER_S is 'many'"):
+        access.from_environment({"SLUICE_CALLS_PER_S": "many"})
+    (tmp_path / "tokens").write_text("root canary-secret\n")
+    with pytest.raises(UserError, match="line 1") as refused:
+        access.from_environment({"SLUICE_TOKENS_FILE": str(tmp_path / "tokens")})
+    assert "canary" not in str(refused.value)
+
+
+def test_a_probe_says_started_live_and_ready_each_by_its_name():
+    probe = Probe(0)
+    try:
+        with grpc.insecure_channel(probe.address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+
+            def is_so(name: str) -> bool:
+                answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5.0)
+                return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+            assert [is_so(name) for name in door.PROBES] == [False, False, True]
+            probe.set("started", True)
+            probe.set("", True)
+            assert [is_so(name) for name in door.PROBES] == [True, True, True]
+    finally:
+        probe.close()
