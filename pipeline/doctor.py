@@ -13,13 +13,18 @@ from typing import Any
 import psutil
 
 from pipeline import parts, recipe
+from pipeline.client import Client
 from pipeline.config import Run
 from pipeline.errors import LogUnavailable, UserError
 from pipeline.log import open_log
+from pipeline.topics import SERVICES
+from sluice.v1 import control_pb2
 
 GB = 1e9
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
 ADAM_STATES = 2
+DOOR_S = 10.0
+ANSWERING = ("serving", "stale", "drained", "draining")
 PROCESS_BYTES = 0.6 * GB
 """A process that has imported torch, on a CPU; measured."""
 ROLLOUT_OVERHEAD = 700
@@ -40,6 +45,22 @@ class Finding:
 def examine(run: Run) -> list[Finding]:
     """Everything that can be said before the run starts."""
     return [*_python(run), *_log(run), *_sandbox(), *_model(run), *_disk(run)]
+
+
+def reach(run: Run, doors: list[str]) -> list[Finding]:
+    """Does the log answer, and every door ("service=host:port")? Raises `UserError` for one that names neither."""
+    findings = _log(run)
+    for door in doors:
+        service, equals, address = door.partition("=")
+        if not equals or service not in SERVICES:
+            raise UserError(f"--door is {door!r}; accepted: {' or '.join(SERVICES)}, then =host:port")
+        client = Client(address)
+        status = client.status(timeout=DOOR_S)
+        client.close()
+        state = control_pb2.WorkerState.Name(status.state).removeprefix("WORKER_STATE_").lower() if status else ""
+        said = f"{address}: {status.worker_id} is {state} {status.reason}" if status else f"{address} does not answer"
+        findings.append(Finding(state in ANSWERING, service, said.rstrip()))
+    return findings
 
 
 def _python(run: Run) -> list[Finding]:

@@ -67,6 +67,8 @@ METRICS: tuple[Metric, ...] = (
         (),
         SECONDS,
     ),
+    Metric("sluice_generation_weights_bytes", GAUGE, "bytes", "Bytes on the log of the last version applied."),
+    Metric("sluice_generation_weights_density_ratio", GAUGE, "ratio", "Its share of changed values; 1 for an anchor."),
     Metric("sluice_generation_response_tokens", HISTOGRAM, "tokens", "Tokens of a rollout.", (), TOKENS),
     Metric("sluice_generation_weights_refused_total", COUNTER, "versions", "Versions refused, by reason.", ("reason",)),
     # Verification.
@@ -80,10 +82,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_difficulty_room", GAUGE, "rollouts", "Places free at the gate."),
     Metric("sluice_difficulty_prompts", GAUGE, "prompts", "Prompts known."),
     Metric("sluice_difficulty_believed_share", GAUGE, "ratio", "Share of prompts believed so.", ("belief",)),
+    Metric("sluice_difficulty_restore_seconds", HISTOGRAM, "seconds", "Time to fold the posterior anew.", (), SECONDS),
     Metric("sluice_difficulty_entropy_nats", GAUGE, "nats", "Mean entropy of the posteriors."),
     # Learning.
     Metric("sluice_learning_step", GAUGE, "steps", "Optimiser steps done."),
     Metric("sluice_learning_version", GAUGE, "versions", "Version in force."),
+    Metric("sluice_learning_max_lag", GAUGE, "versions", "Oldest policy that may be trained on, versions behind."),
     Metric("sluice_learning_step_seconds", HISTOGRAM, "seconds", "Time of an optimiser step.", (), SECONDS),
     Metric("sluice_learning_rollouts_total", COUNTER, "rollouts", "Rollouts trained on."),
     Metric("sluice_learning_tokens_total", COUNTER, "tokens", "Tokens trained on."),

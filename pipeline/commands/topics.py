@@ -8,6 +8,7 @@ import argparse
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dir", nargs="?", help="run directory: show what its topics hold")
     parser.add_argument("--acls", action="store_true", help="print the least rights per service")
+    parser.add_argument("--json", action="store_true", help="print name, partitions and Kafka settings of each as JSON")
     parser.add_argument("--prefix", default="sluice", help="topic prefix, for --acls")
     parser.add_argument("--run", default="demo", help="run, for --acls")
 
@@ -18,6 +19,8 @@ def main(args: argparse.Namespace) -> int:
 
     from pipeline import topics
 
+    if args.json:
+        return _json()
     if args.acls:
         return _acls(topics.Names(args.prefix, args.run))
     table = Table("topic", "nouns", "key", "written by", "read by", "kept")
@@ -29,6 +32,18 @@ def main(args: argparse.Namespace) -> int:
         row = [topic.name, ", ".join(topic.nouns), topic.key, ", ".join(topic.writers), ", ".join(topic.readers), kept]
         table.add_row(*row, *([str(held[topic.name])] if held else []))
     Console().print(table)
+    return 0
+
+
+def _json() -> int:
+    import json
+
+    from pipeline.log.kafka_topics import kafka_config
+    from pipeline.topics import TOPICS, Names, config
+
+    made = [(topic, config(topic, Names("sluice", "run"), local=False)) for topic in TOPICS]
+    rows = [{"name": topic.name, "partitions": one.partitions, "config": kafka_config(one)} for topic, one in made]
+    print(json.dumps(rows, indent=1))
     return 0
 
 

@@ -85,6 +85,7 @@ class DifficultyService:
         """The posterior and the gate as their topic has them."""
         names, log = self.context.names, self.context.log
         self.handler.ready = False
+        begun = time.monotonic()
         found = self.context.stage.patiently(lambda: read_all(log, names.topic("posterior")))
         with self.handler.lock:
             self.scheduler.undo()
@@ -95,6 +96,7 @@ class DifficultyService:
                 "the prompts topic holds no prompt to train on; accepted: at least one (`sluice run` registers them)"
             )
         self.handler.ready = True
+        self.context.meter.observe("sluice_difficulty_restore_seconds", time.monotonic() - begun)
 
     def __call__(self, nouns: list[Message], offsets: dict[Position, int]) -> list[Output]:
         """Observe, then issue what the gate has room for."""
@@ -128,7 +130,10 @@ class DifficultyService:
     def status(self, status: control_pb2.WorkerStatus) -> None:
         """Places, prompts and beliefs."""
         gate = self.scheduler.gate
-        if self.drained:
+        if not self.handler.ready:
+            status.state = control_pb2.WORKER_STATE_LOADING
+            status.reason = "the posterior is being restored"
+        elif self.drained:
             status.state = control_pb2.WORKER_STATE_DRAINED
         status.version = gate.version
         status.counters["requests"] = gate.issued_requests

@@ -83,6 +83,8 @@ class Updater:
         self.still_s += still_s
         self.meter.observe("sluice_generation_apply_seconds", still_s)
         self.meter.set("sluice_generation_version", manifest.version)
+        self.meter.set("sluice_generation_weights_bytes", manifest.parts[-1].size_bytes)
+        self.meter.set("sluice_generation_weights_density_ratio", manifest.parts[-1].density)
         age_s = max(0.0, time.time() - manifest.published_ms / 1000)
         self.meter.observe("sluice_generation_publish_to_apply_seconds", age_s)
 

@@ -223,6 +223,7 @@ class LearningService:
         self._last_step = handler.step
         meter.set("sluice_learning_step", handler.step)
         meter.set("sluice_learning_version", handler.version)
+        meter.set("sluice_learning_max_lag", self.context.run.max_lag)
         meter.set("sluice_learning_buffered_groups", len(handler.buffer), where="replay")
 
 

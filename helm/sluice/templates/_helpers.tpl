@@ -1,0 +1,156 @@
+{{- define "sluice.name" -}}
+{{- $name := ternary .Release.Name (printf "%s-sluice" .Release.Name) (contains "sluice" .Release.Name) -}}
+{{- $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "sluice.selector" -}}
+app.kubernetes.io/name: sluice
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "sluice.labels" -}}
+{{ include "sluice.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+sluice.dev/run: {{ .Values.run.run | default "demo" }}
+{{- end -}}
+
+{{- define "sluice.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "sluice.name" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{/* Topics, groups and ids of the run begin so. */}}
+{{- define "sluice.prefix" -}}
+{{- printf "%s.%s" (.Values.run.prefix | default "sluice") (.Values.run.run | default "demo") -}}
+{{- end -}}
+
+{{- define "sluice.runFile" -}}
+{{- $servers := required "kafka.bootstrapServers is empty; accepted: host:port[,host:port]" .Values.kafka.bootstrapServers -}}
+{{- toYaml (merge (dict "log" (printf "kafka://%s" $servers)) .Values.run) -}}
+{{- end -}}
+
+{{- define "sluice.image" -}}
+{{- $own := (index .root.Values .service).image -}}
+{{- $tag := $own.tag | default (.root.Values.image.tag | default .root.Chart.AppVersion) -}}
+{{- $name := $own.repository | default (printf "sluice-%s" .service) -}}
+{{- if and .root.Values.image.registry (not $own.repository) -}}
+{{- printf "%s/%s:%s" (trimSuffix "/" .root.Values.image.registry) $name $tag -}}
+{{- else -}}
+{{- printf "%s:%s" $name $tag -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Prompts of a Hugging Face data set need the image that holds its library. */}}
+{{- define "sluice.startService" -}}
+{{- $kinds := list -}}
+{{- range (dig "data" "sources" list .Values.run) }}{{ $kinds = append $kinds (.kind | default "") }}{{ end -}}
+{{- ternary "learning" "difficulty" (has "huggingface" $kinds) -}}
+{{- end -}}
+
+{{- define "sluice.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ .Values.security.runAsUser }}
+runAsGroup: {{ .Values.security.runAsUser }}
+fsGroup: {{ .Values.security.fsGroup }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "sluice.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "sluice.env" -}}
+- {name: HOME, value: /tmp}
+- {name: SLUICE_LOG_LEVEL, value: {{ .Values.logLevel }}}
+- {name: SLUICE_CACHE, value: /var/cache/sluice}
+- {name: HF_HOME, value: /var/cache/sluice/huggingface}
+{{- if .Values.model.tokenSecret }}
+- name: HF_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ .Values.model.tokenSecret }}, key: token}}
+{{- end }}
+{{- $tls := .Values.kafka.tls.enabled }}
+{{- $sasl := .Values.kafka.sasl.mechanism }}
+{{- if or $tls $sasl }}
+- name: SLUICE_KAFKA_SECURITY_PROTOCOL
+  value: {{ ternary (ternary "SASL_SSL" "SSL" (ne $sasl "")) "SASL_PLAINTEXT" $tls }}
+{{- end }}
+{{- if and $tls .Values.kafka.tls.existingSecret }}
+- {name: SLUICE_KAFKA_SSL_CAFILE, value: {{ printf "/etc/sluice-kafka-tls/%s" .Values.kafka.tls.caKey }}}
+{{- if .Values.kafka.tls.certKey }}
+- {name: SLUICE_KAFKA_SSL_CERTFILE, value: {{ printf "/etc/sluice-kafka-tls/%s" .Values.kafka.tls.certKey }}}
+- {name: SLUICE_KAFKA_SSL_KEYFILE, value: {{ printf "/etc/sluice-kafka-tls/%s" .Values.kafka.tls.keyKey }}}
+{{- end }}
+{{- end }}
+{{- if $sasl }}
+- {name: SLUICE_KAFKA_SASL_MECHANISM, value: {{ $sasl }}}
+- name: SLUICE_KAFKA_SASL_USERNAME
+  valueFrom: {secretKeyRef: {name: {{ .Values.kafka.sasl.existingSecret }}, key: {{ .Values.kafka.sasl.usernameKey }}}}
+- {name: SLUICE_KAFKA_SASL_PASSWORD_FILE, value: {{ printf "/etc/sluice-kafka-sasl/%s" .Values.kafka.sasl.passwordKey }}}
+{{- end }}
+{{- if .Values.doors.tls.existingSecret }}
+- {name: SLUICE_TLS_CERT, value: /etc/sluice-doors/tls.crt}
+- {name: SLUICE_TLS_KEY, value: /etc/sluice-doors/tls.key}
+- {name: SLUICE_TLS_CA, value: /etc/sluice-doors/ca.crt}
+{{- if .Values.doors.tls.serverName }}
+- {name: SLUICE_TLS_SERVER_NAME, value: {{ .Values.doors.tls.serverName }}}
+{{- end }}
+{{- range $role, $names := .Values.doors.tls.allow }}
+{{- if $names }}
+- {name: SLUICE_ALLOW_{{ upper $role }}, value: {{ join "," $names | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.doors.tokens.existingSecret }}
+- {name: SLUICE_TOKENS_FILE, value: /etc/sluice-tokens/tokens}
+- {name: SLUICE_TOKEN_FILE, value: /etc/sluice-tokens/client}
+{{- end }}
+- {name: SLUICE_MAX_MESSAGE_BYTES, value: {{ .Values.doors.maxMessageBytes | int64 | quote }}}
+- {name: SLUICE_MAX_CALLS, value: {{ .Values.doors.maxCalls | quote }}}
+- {name: SLUICE_CALLS_PER_S, value: {{ .Values.doors.callsPerSecond | quote }}}
+{{- end -}}
+
+{{- define "sluice.mounts" -}}
+- {name: run, mountPath: /etc/sluice, readOnly: true}
+- {name: tmp, mountPath: /tmp}
+{{- if and .Values.kafka.tls.enabled .Values.kafka.tls.existingSecret }}
+- {name: kafka-tls, mountPath: /etc/sluice-kafka-tls, readOnly: true}
+{{- end }}
+{{- if .Values.kafka.sasl.mechanism }}
+- {name: kafka-sasl, mountPath: /etc/sluice-kafka-sasl, readOnly: true}
+{{- end }}
+{{- if .Values.doors.tls.existingSecret }}
+- {name: doors, mountPath: /etc/sluice-doors, readOnly: true}
+{{- end }}
+{{- if .Values.doors.tokens.existingSecret }}
+- {name: tokens, mountPath: /etc/sluice-tokens, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "sluice.volumes" -}}
+- {name: tmp, emptyDir: {}}
+{{- if and .Values.kafka.tls.enabled .Values.kafka.tls.existingSecret }}
+- {name: kafka-tls, secret: {secretName: {{ .Values.kafka.tls.existingSecret }}, defaultMode: 0440}}
+{{- end }}
+{{- if .Values.kafka.sasl.mechanism }}
+- {name: kafka-sasl, secret: {secretName: {{ .Values.kafka.sasl.existingSecret }}, defaultMode: 0440}}
+{{- end }}
+{{- if .Values.doors.tls.existingSecret }}
+- {name: doors, secret: {secretName: {{ .Values.doors.tls.existingSecret }}, defaultMode: 0440}}
+{{- end }}
+{{- if .Values.doors.tokens.existingSecret }}
+- {name: tokens, secret: {secretName: {{ .Values.doors.tokens.existingSecret }}, defaultMode: 0440}}
+{{- end }}
+{{- end -}}
+
+{{- define "sluice.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,332 @@
+"""The chart, rendered by the real Helm: every example and thirty random value sets, each object checked."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from pipeline import config
+from pipeline.topics import TOPICS
+
+sys.path.insert(0, str(Path(__file__).parent))
+from chart import CHART, EXAMPLES, NEWEST, OLDEST, PORTS, ROOT, SERVICES, attempt, helm, name, of, pods, render, selects
+
+RANDOM = 30
+# One megabyte of definitions would be read again for every object.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
+SCHEMAS = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "schemas").glob("*.json")}
+
+
+def scaling(draw: random.Random) -> dict[str, Any]:
+    low = draw.randint(1, 4)
+    kind = draw.choice(["keda", "hpa"])
+    return {"enabled": draw.random() < 0.6, "kind": kind, "min": low, "max": low + draw.randint(0, 9)}
+
+
+def random_values(seed: int) -> dict[str, Any]:
+    """A value set that the schema accepts."""
+    draw = random.Random(seed)
+    coin = lambda share=0.5: draw.random() < share  # noqa: E731
+    values: dict[str, Any] = {
+        "image": {"registry": draw.choice(["", "registry.example.com/a/b"]), "tag": draw.choice(["", "1.2.3"])},
+        "kafka": {"bootstrapServers": draw.choice(["kafka:9092", "a:9092,b:9093", "10.0.0.1:19092"])},
+        "run": {
+            "run": draw.choice(["demo", "a-long-name-of-a-run-that-is-still-allowed"]),
+            "max_lag": draw.randint(0, 8),
+        },
+        "topics": {"manage": draw.choice(["job", "none", "strimzi"]), "strimzi": {"cluster": "main"}},
+        "networkPolicy": {
+            "enabled": coin(0.8),
+            "modelHub": coin(),
+            "metricsFrom": draw.choice([[], [{"podSelector": {}}]]),
+        },
+        "serviceAccount": {"create": coin(), "annotations": {"a": "b"} if coin() else {}},
+        "model": {"cache": {"existingClaim": draw.choice(["", "models"])}, "tokenSecret": draw.choice(["", "hub"])},
+        "monitoring": {
+            "podMonitor": {"enabled": coin()},
+            "rules": {"enabled": coin()},
+            "dashboards": {"enabled": coin(0.3)},
+            "prometheus": draw.choice(["", "http://prometheus:9090"]),
+        },
+        "doors": {},
+    }
+    if coin():
+        values["kafka"]["tls"] = {"enabled": True, "existingSecret": draw.choice(["", "ca"])}
+        if values["kafka"]["tls"]["existingSecret"] and coin():
+            values["kafka"]["tls"] |= {"certKey": "tls.crt", "keyKey": "tls.key"}
+    if coin():
+        mechanism = draw.choice(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+        values["kafka"]["sasl"] = {"mechanism": mechanism, "existingSecret": "sluice-kafka"}
+    if coin():
+        values["doors"]["tls"] = {"existingSecret": "doors", "serverName": "sluice", "allow": {"admin": ["ops", "sre"]}}
+    if coin():
+        values["doors"]["tokens"] = {"existingSecret": "tokens"}
+    for service in SERVICES:
+        values[service] = {
+            "replicas": draw.choice([0, 1]) if service in ("difficulty", "learning") else draw.randint(0, 5),
+            "shm": {"enabled": coin()},
+            "pdb": {"enabled": coin(0.8), "maxUnavailable": draw.choice([1, "25%"])},
+            "topologySpread": coin(),
+            "priorityClassName": draw.choice(["", "high"]),
+            "runtimeClassName": draw.choice(["", "gvisor"]),
+            "nodeSelector": {"pool": "gpu"} if coin() else {},
+            "tolerations": [{"key": "spot", "operator": "Exists"}] if coin() else [],
+            "podLabels": {"team": "rl"} if coin() else {},
+            "podAnnotations": {"note": "x"} if coin() else {},
+            "extraEnv": [{"name": "A", "value": "b"}] if coin() else [],
+        }
+        if service in ("generation", "verification"):
+            values[service]["autoscaling"] = scaling(draw)
+    values["learning"]["storage"] = draw.choice(
+        [{"existingClaim": "mine"}, {"size": "5Gi", "storageClass": "fast"}, {}]
+    )
+    return values
+
+
+SETS: dict[str, Any] = {path.stem: path for path in EXAMPLES} | {f"random-{n}": random_values(n) for n in range(RANDOM)}
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, list[dict[str, Any]]]:
+    """Every set, rendered once."""
+    return {which: render(values) for which, values in SETS.items()}
+
+
+def values_of(which: str) -> dict[str, Any]:
+    given = SETS[which]
+    given = yaml.safe_load(given.read_text()) if isinstance(given, Path) else given
+    return merged(yaml.safe_load((CHART / "values.yaml").read_text()), given)
+
+
+def merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return below | {key: merged(below.get(key), value) for key, value in above.items()}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_helm_lint_finds_nothing(path):
+    done = helm("lint", "--strict", str(CHART), "-f", str(path), "--kube-version", NEWEST)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("which", SETS)
+def test_every_object_is_valid_on_the_oldest_and_the_newest_kubernetes(rendered, which):
+    for one in rendered[which]:
+        if one["kind"] in SCHEMAS:
+            jsonschema.Draft7Validator(SCHEMAS[one["kind"]]).validate(one)
+            continue
+        for version in (OLDEST, NEWEST):
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+@pytest.mark.parametrize("which", SETS)
+def test_what_points_at_something_points_at_it(rendered, which):
+    objects = rendered[which]
+    made = pods(objects)
+    held = {(one["kind"], name(one)) for one in objects}
+    for service in of(objects, "Service"):
+        chosen = [spec for _, labels, spec in made if selects(service["spec"]["selector"], labels)]
+        assert len(chosen) == 1, name(service)
+        there = {port["name"] for container in chosen[0]["containers"] for port in container["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= there
+    for one in of(objects, "PodDisruptionBudget", "PodMonitor"):
+        assert any(selects(one["spec"]["selector"]["matchLabels"], labels) for _, labels, _ in made), name(one)
+    for one in of(objects, "Deployment", "StatefulSet"):
+        assert selects(one["spec"]["selector"]["matchLabels"], one["spec"]["template"]["metadata"]["labels"])
+    for one in of(objects, "StatefulSet"):
+        assert ("Service", one["spec"]["serviceName"]) in held
+    for one in of(objects, "ScaledObject", "HorizontalPodAutoscaler"):
+        target = one["spec"]["scaleTargetRef"]
+        assert (target["kind"], target["name"]) in held
+    for one in of(objects, "ScaledObject"):
+        for trigger in one["spec"]["triggers"]:
+            if "authenticationRef" in trigger:
+                assert ("TriggerAuthentication", trigger["authenticationRef"]["name"]) in held
+
+
+@pytest.mark.parametrize("which", SETS)
+def test_a_pod_mounts_what_exists_and_hangs_on_nothing(rendered, which):
+    objects = rendered[which]
+    held = {(one["kind"], name(one)) for one in objects}
+    values = values_of(which)
+    claims = {
+        name(claim) for one in of(objects, "StatefulSet") for claim in one["spec"].get("volumeClaimTemplates", [])
+    }
+    secrets = {
+        values["kafka"]["tls"]["existingSecret"],
+        values["kafka"]["sasl"]["existingSecret"],
+        values["doors"]["tls"]["existingSecret"],
+        values["doors"]["tokens"]["existingSecret"],
+        values["model"]["tokenSecret"],
+    }
+    for who, _, spec in pods(objects):
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        assert len(volumes) == len(spec["volumes"])
+        for container in spec["containers"] + spec.get("initContainers", []):
+            paths = [mount["mountPath"] for mount in container["volumeMounts"]]
+            assert len(set(paths)) == len(paths)
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            assert mounted <= volumes | (claims if "learning" in who else set()), who
+            variables = [variable["name"] for variable in container["env"]]
+            assert len(set(variables)) == len(variables)
+            for variable in container["env"]:
+                reference = variable.get("valueFrom", {}).get("secretKeyRef")
+                assert reference is None or reference["name"] in secrets
+                if variable["name"].endswith("_FILE") or variable["name"].startswith("SLUICE_TLS_C"):
+                    assert any(variable["value"].startswith(path + "/") for path in paths), variable
+        for volume in spec["volumes"]:
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in held
+            assert "secret" not in volume or volume["secret"]["secretName"] in secrets
+        account = spec.get("serviceAccountName", "default")
+        assert account == "default" or ("ServiceAccount", account) in held
+
+
+@pytest.mark.parametrize("which", SETS)
+def test_every_pod_is_restricted_and_limited(rendered, which):
+    for who, _, spec in pods(rendered[which]):
+        assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        for container in spec["containers"] + spec.get("initContainers", []):
+            held = container["securityContext"]
+            assert held["readOnlyRootFilesystem"] and held["allowPrivilegeEscalation"] is False, who
+            assert held["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["limits"]["memory"], who
+            image, _, tag = container["image"].rpartition(":")
+            assert image and tag and tag != "latest"
+
+
+@pytest.mark.parametrize("which", SETS)
+def test_probes_ask_the_plain_port_and_grace_is_longer_than_the_stop(rendered, which):
+    services = of(rendered[which], "Deployment", "StatefulSet")
+    assert len(services) == len(SERVICES)
+    for one in services:
+        spec = one["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        assert {port["name"]: port["containerPort"] for port in container["ports"]} == PORTS
+        asked = [container[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness", "liveness")]
+        assert {probe["port"] for probe in asked} == {PORTS["probe"]}
+        assert [probe.get("service", "") for probe in asked] == ["started", "", "live"]
+        assert f"--probe-port={PORTS['probe']}" in container["command"]
+        assert f"--metrics-port={PORTS['metrics']}" in container["command"]
+        assert f"--address=0.0.0.0:{PORTS['grpc']}" in container["command"]
+        sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+        assert spec["terminationGracePeriodSeconds"] >= sleep + 10
+
+
+@pytest.mark.parametrize("which", SETS)
+def test_each_service_has_exactly_one_scaler(rendered, which):
+    objects = rendered[which]
+    for one in of(objects, "Deployment", "StatefulSet"):
+        scalers = [
+            scaler
+            for scaler in of(objects, "ScaledObject", "HorizontalPodAutoscaler")
+            if scaler["spec"]["scaleTargetRef"]["name"] == name(one)
+        ]
+        assert len(scalers) + ("replicas" in one["spec"]) == 1, name(one)
+
+
+@pytest.mark.parametrize("which", SETS)
+def test_a_network_policy_names_every_port_in_use(rendered, which):
+    objects = rendered[which]
+    values = values_of(which)
+    policies = of(objects, "NetworkPolicy")
+    if not values["networkPolicy"]["enabled"]:
+        assert policies == []
+        return
+    brokers = {int(server.rpartition(":")[2]) for server in values["kafka"]["bootstrapServers"].split(",")}
+    for who, labels, spec in pods(objects):
+        (policy,) = [one for one in policies if selects(one["spec"]["podSelector"]["matchLabels"], labels)]
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        open_in = {port["port"] for rule in policy["spec"]["ingress"] for port in rule.get("ports", [])}
+        assert open_in == {port["name"] for container in spec["containers"] for port in container.get("ports", [])}, who
+        open_out = {port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", [])}
+        assert {53} | brokers <= open_out
+        if "verification" in who:
+            assert open_out == {53} | brokers
+
+
+@pytest.mark.parametrize("which", [path.stem for path in EXAMPLES])
+def test_the_run_file_in_the_config_map_is_one_that_sluice_reads(rendered, which):
+    (found,) = [one for one in of(rendered[which], "ConfigMap") if name(one).endswith("-run")]
+    run = config.parse(yaml.safe_load(found["data"]["run.yaml"]))
+    assert run.log == "kafka://" + values_of(which)["kafka"]["bootstrapServers"]
+
+
+def test_a_changed_run_file_changes_the_pods_and_nothing_else_does():
+    def sums(values: dict[str, Any]) -> set[str]:
+        made = of(render(values), "Deployment", "StatefulSet")
+        return {one["spec"]["template"]["metadata"]["annotations"]["checksum/run"] for one in made}
+
+    first = {"kafka": {"bootstrapServers": "k:9092"}}
+    assert sums(first) == sums(first | {"logLevel": "DEBUG"})
+    assert sums(first) != sums(first | {"run": {"run": "demo", "max_lag": 3}})
+
+
+def test_generation_scales_on_lag_and_stays_where_data_is_stale(rendered):
+    (one,) = [o for o in of(rendered["spot-rollout-fleet"], "ScaledObject") if name(o).endswith("generation")]
+    formula = one["spec"]["advanced"]["scalingModifiers"]["formula"]
+    assert formula == "staleness < 4 ? lag : workers * 32"
+    triggers = {trigger["name"]: trigger for trigger in one["spec"]["triggers"]}
+    assert set(triggers) == {"lag", "staleness", "workers"}
+    assert triggers["lag"]["metadata"]["topic"] == "sluice.fleet.requests"
+    assert triggers["lag"]["metadata"]["consumerGroup"] == "sluice.fleet.generation"
+
+
+def test_strimzi_gets_every_topic(rendered):
+    made = {name(one): one["spec"] for one in of(rendered["production"], "KafkaTopic")}
+    assert {full.removeprefix("sluice.prod."): spec["partitions"] for full, spec in made.items()} == {
+        topic.name: topic.partitions for topic in TOPICS
+    }
+
+
+def test_two_releases_live_in_one_namespace():
+    values = {"kafka": {"bootstrapServers": "k:9092"}}
+    one, two = ({(o["kind"], name(o)) for o in render(values, release)} for release in ("a", "b"))
+    assert not one & two
+    long = {name(o) for o in render(values, "r" * 53)}
+    assert max(map(len, long)) <= 63
+
+
+WRONG = [
+    ({"replica": 2}, "replica"),
+    ({"generation": {"replicas": "two"}}, "replicas"),
+    ({"generation": {"autoscaling": {"enable": True}}}, "enable"),
+    ({"learning": {"replicas": 2}}, "replicas"),
+    ({"learning": {"autoscaling": {"enabled": True}}}, "enabled"),
+    ({"run": {"max_lagg": 2}}, "max_lagg"),
+    ({"run": {"max_lag": -1}}, "max_lag"),
+    ({"run": {"generation": {"engine": "tgi"}}}, "engine"),
+    ({"run": {"log": "embedded"}}, "log"),
+    ({"image": {"tag": "latest"}}, "tag"),
+    ({"kafka": {"bootstrapServers": "kafka"}}, "bootstrapServers"),
+    ({"kafka": {"bootstrapServers": ""}}, "bootstrapServers"),
+    ({"kafka": {"bootstrapServers": "k:1", "sasl": {"mechanism": "GSSAPI"}}}, "mechanism"),
+    ({"generation": {"resources": {"limit": {"cpu": "1"}}}}, "limit"),
+    ({"verification": {"autoscaling": {"kind": "vpa"}}}, "kind"),
+]
+
+
+@pytest.mark.parametrize(("values", "named"), WRONG, ids=lambda one: one if isinstance(one, str) else "")
+def test_a_wrong_value_is_refused_by_name(values, named):
+    done = attempt({"kafka": {"bootstrapServers": "k:9092"}} | values)
+    assert done.returncode != 0
+    assert named in done.stderr
+
+
+def test_the_generated_files_are_what_the_code_makes():
+    sys.path.insert(0, str(ROOT / "helm"))
+    import make
+
+    assert {file.name: file.read_text() for file in make.files()} == {f.name: t for f, t in make.files().items()}
