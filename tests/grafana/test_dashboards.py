@@ -1,0 +1,104 @@
+"""Dashboards and alerts: generated, parsed, about declared metrics only; each alert fires and is quiet by promtool."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import promql_parser
+import pytest
+import yaml
+
+from pipeline.metrics import HISTOGRAM, METRICS
+
+ROOT = Path(__file__).parents[2]
+GRAFANA = ROOT / "grafana"
+BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((GRAFANA / "dashboards").glob("*.json"))}
+RULES = yaml.safe_load((GRAFANA / "alerts.yaml").read_text())["groups"][0]["rules"]
+DECLARED = {
+    metric.name + end: metric
+    for metric in METRICS
+    for end in (("_bucket", "_sum", "_count") if metric.kind == HISTOGRAM else ("",))
+}
+
+
+def queries() -> list[tuple[str, str, str]]:
+    """(board, panel, query) of every target."""
+    return [
+        (uid, panel["title"], target["expr"])
+        for uid, board in BOARDS.items()
+        for panel in board["panels"]
+        for target in panel["targets"]
+    ]
+
+
+def filled(query: str, run: str = "r") -> str:
+    return query.replace("$__rate_interval", "1m").replace("$run", run)
+
+
+def selectors(query: str) -> list[tuple[str, set[str]]]:
+    """(metric, labels) that a query names."""
+    promql_parser.parse(query)
+    found = re.findall(r"(sluice_\w+)(?:\{([^}]*)\})?", query)
+    return [(name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", labels))) for name, labels in found]
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("promtool") is None:
+        say = pytest.fail if "promtool" in os.environ.get("SLUICE_REQUIRE", "") else pytest.skip
+        say("'promtool' is not installed; Debian's package prometheus brings it")
+    return subprocess.run(["promtool", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_dashboards_are_what_the_code_makes():
+    sys.path.insert(0, str(GRAFANA))
+    import make
+
+    assert {file.name: file.read_text() for file in make.files()} == {f.name: text for f, text in make.files().items()}
+    assert set(BOARDS) == {f.stem for f in make.files()}
+
+
+@pytest.mark.parametrize(("board", "panel", "query"), queries())
+def test_a_query_parses_and_names_declared_metrics_with_their_labels(board, panel, query):
+    for name, labels in selectors(filled(query)):
+        assert name in DECLARED, name
+        assert labels <= {*DECLARED[name].labels, "run", "service", "le"}, (name, labels)
+
+
+def test_every_declared_metric_is_on_some_panel():
+    shown = {DECLARED[name].name for _, _, query in queries() for name, _ in selectors(filled(query))}
+    assert {metric.name for metric in METRICS} - shown == set()
+
+
+def test_every_panel_asks_the_chosen_source_for_the_chosen_run():
+    for uid, board in BOARDS.items():
+        assert board["uid"] == f"sluice-{uid}"
+        assert [variable["name"] for variable in board["templating"]["list"]] == ["datasource", "run"]
+        for panel in board["panels"]:
+            assert panel["datasource"]["uid"] == "${datasource}"
+            assert panel["description"]
+            assert all("$run" in target["expr"] for target in panel["targets"])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_names_declared_metrics_and_has_a_runbook_and_two_tests(rule):
+    for name, labels in selectors(rule["expr"]):
+        assert name in DECLARED, name
+        assert labels <= {*DECLARED[name].labels, "run", "service"}
+    assert (ROOT / rule["annotations"]["runbook"]).read_text().startswith(f"# {rule['alert']}\n")
+    tested = {one["name"] for one in yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text())["tests"]}
+    assert {f"{rule['alert']} fires", f"{rule['alert']} is quiet"} <= tested
+
+
+def test_every_alert_fires_where_it_should_and_nowhere_else():
+    done = promtool("test", "rules", "tests/grafana/alerts.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_runbook_is_without_its_alert():
+    assert {path.stem for path in (GRAFANA / "runbooks").glob("*.md")} == {rule["alert"] for rule in RULES}
