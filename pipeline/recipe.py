@@ -261,6 +261,7 @@ def _together(recipe: Recipe) -> None:
             )
     if recipe.modifiers and recipe.advantage is None:
         raise UserError(f"recipe {recipe.name!r} has modifiers and no 'advantage' for them to modify; accepted: both")
+    _in_place(recipe)
 
 
 def _z_score(part: Part, spec: partspec.PartSpec) -> bool:
@@ -297,6 +298,19 @@ def _copies(recipe: Recipe, room: str, part: Part, spec: partspec.PartSpec) -> N
                 f"recipe {recipe.name!r}: {room} {part.name!r} needs {need!r}, which a copy of the model makes, and "
                 "copies is false; accepted: copies: true, or another part"
             )
+
+
+def _in_place(recipe: Recipe) -> None:
+    """Refuse a modifier of advantages as the advantage, and an advantage among the modifiers."""
+    for slot, other, parts in (
+        ("advantage", "modifiers", [recipe.advantage]),
+        ("modifiers", "advantage", recipe.modifiers),
+    ):
+        for part in parts:
+            spec = partspec.read("learning.advantage", part.name) if part else None
+            if spec and bool(spec.constants.get("modifies")) != (slot == "modifiers"):
+                kind = "changes an advantage" if slot == "advantage" else "makes one (it lacks modifies = True)"
+                raise UserError(f"recipe {recipe.name!r}: {slot} has {part.name!r}, which {kind}; accepted: {other}")
 
 
 def _in_loss(room: str) -> bool:

@@ -66,6 +66,16 @@ def test_a_need_that_nothing_produces_is_refused(tmp_path):
     assert "'values'; accepted: " in refused({"base": "grpo", "modifiers": [str(part)]})
 
 
+def test_a_modifier_is_no_advantage_and_an_advantage_no_modifier():
+    assert "'adora', which changes an advantage; accepted: modifiers" in refused({"base": "grpo", "advantage": "adora"})
+    sentence = refused({"base": "grpo", "modifiers": ["bnpo"]})
+    assert "modifiers has 'bnpo'" in sentence and sentence.endswith("accepted: advantage")
+
+
+def test_ngrpo_with_a_filter_that_drops_wrong_groups_is_refused_with_the_reason():
+    assert "groups of wrong answers, which NGRPO is for" in refused({"base": "ngrpo", "select": ["informative_groups"]})
+
+
 def test_a_recipe_file_may_change_a_shipped_one(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("base: grpo\nname: mine\nweight: [{name: ppo_clip, high: 0.28}]\n")

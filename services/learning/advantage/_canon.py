@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from services.learning.advantage._group import masked_mean, rank, step_mean
+from services.learning.advantage._group import likely, masked_mean, rank, step_mean
 from services.learning.batch import Batch
-from services.learning.reduce import group_size, row_mean
+from services.learning.reduce import group_size
 
 
 def canon(batch: Batch, metric_N: Tensor, mix: float, alpha: float, long_first: bool) -> Tensor:
@@ -19,8 +19,7 @@ def canon(batch: Batch, metric_N: Tensor, mix: float, alpha: float, long_first: 
     one half: with `long_first` the high half's own reward and the low half's baseline are damped, else the converse.
     """
     reward_N, size_N = batch.reward_N, group_size(batch)
-    logp_N = row_mean(batch.behaviour_NT, batch.valid_NT)
-    high_N = _rank2(batch, metric_N, logp_N) >= size_N.long() // 2
+    high_N = rank(batch, metric_N, likely(batch)) >= size_N.long() // 2
     above_N, below_N = masked_mean(batch, reward_N, high_N), masked_mean(batch, reward_N, ~high_N)
     damped_N = high_N == long_first
     own_N = torch.where(damped_N, alpha * reward_N, reward_N)
@@ -50,12 +49,3 @@ def cosine(step: int, steps: int = 150, warm: int = 30, cycles: int = 3, top: fl
         return top * (step + 1) / warm
     length = (steps - warm) / cycles
     return top * (1 + math.cos(math.pi * ((step - warm) % length) / length)) / 2
-
-
-def _rank2(batch: Batch, first_N: Tensor, second_N: Tensor) -> Tensor:
-    """Place in the group by `first_N`, ties by `second_N`, [N]."""
-    order_N = second_N.argsort(stable=True)
-    place_N = torch.empty_like(order_N)
-    place_N[order_N] = torch.arange(len(order_N), device=order_N.device)
-    _, level_N = first_N.unique(return_inverse=True)
-    return rank(batch, (level_N * len(order_N) + place_N).double())

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from services.learning.batch import Batch
-from services.learning.reduce import group_range, group_size, group_sum, step_moments
+from services.learning.reduce import group_range, group_size, group_sum, row_mean, step_moments
 
 
-def rank(batch: Batch, x_N: Tensor) -> Tensor:
-    """Place of each rollout in its group by ascending `x_N`, from 0, [N], long; ties in order of arrival."""
-    by_value_N = x_N.argsort(stable=True)
+def rank(batch: Batch, x_N: Tensor, ties_N: Tensor | None = None) -> Tensor:
+    """Place of each rollout in its group by ascending `x_N`, from 0, [N], long; ties by `ties_N`, then by arrival."""
+    by_value_N = x_N.argsort(stable=True) if ties_N is None else ties_N.argsort(stable=True)
+    if ties_N is not None:
+        by_value_N = by_value_N[x_N[by_value_N].argsort(stable=True)]
     order_N = by_value_N[batch.group_N[by_value_N].argsort(stable=True)]
     size_G = torch.bincount(batch.group_N, minlength=batch.groups)
     start_G = size_G.cumsum(0) - size_G
@@ -24,9 +26,14 @@ def rank(batch: Batch, x_N: Tensor) -> Tensor:
 
 
 def group_median(batch: Batch, x_N: Tensor) -> tuple[Tensor, Tensor]:
-    """(lower median of each rollout's group, True at the rollout that is it), [N]."""
-    pivot_N = rank(batch, x_N) == (group_size(batch).long() - 1) // 2
+    """(lower median of each rollout's group, True at the rollout that is it), [N]; ties by `likely`."""
+    pivot_N = rank(batch, x_N, likely(batch)) == (group_size(batch).long() - 1) // 2
     return group_sum(batch, torch.where(pivot_N, x_N, torch.zeros_like(x_N))), pivot_N
+
+
+def likely(batch: Batch) -> Tensor:
+    """Mean behaviour log-prob of each rollout, [N]: it decides among equals, so that the order of arrival does not."""
+    return row_mean(batch.behaviour_NT, batch.valid_NT)
 
 
 def masked_mean(batch: Batch, x_N: Tensor, mask_N: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ class Copo:
 
     __post_init__ = check
 
+    z_score: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"answer"})
 
     def __call__(self, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ Statistics are of the whole step, so the fork's factor for unequal processes is 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class DgpoMathforge:
     main: str = knob("accuracy", "raw reward that says how hard a question is; reward: the combined one")
 
     __post_init__ = check
+
+    z_score: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> Tensor:
         above_N = batch.reward_N - group_mean(batch, batch.reward_N)

@@ -12,6 +12,7 @@ GDPO of diffusion models.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class GdpoRewardDecoupled:
         check(self)
         if self.weights and len(self.weights) != len(self.rewards):
             raise ValueError(f"knob weights has {len(self.weights)} numbers; accepted: {len(self.rewards)}, or none")
+
+    z_score: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> Tensor:
         weights = self.weights or (1.0,) * len(self.rewards)

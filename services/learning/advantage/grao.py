@@ -36,6 +36,7 @@ class Grao:
 
     __post_init__ = check
 
+    z_score: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"demonstration"})
 
     def __call__(self, batch: Batch) -> Tensor:

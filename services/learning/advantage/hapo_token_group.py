@@ -10,6 +10,7 @@ get 0; a group of one is raw, as GRPO. The redistribution by entropy and the ada
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class HapoTokenGroup:
     limit: float = knob(5.0, "a group with an absolute advantage as large is normalised over rollouts", gt=0)
 
     __post_init__ = check
+
+    z_score: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> Tensor:
         reward_N, tokens_N = batch.reward_N, batch.mask_NT.sum(1).to(batch.reward_N.dtype)

@@ -12,6 +12,7 @@ Equal rewards and a group of one get 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class McGrpo:
     rescale: bool = knob(False, "give a group's non-zero advantages the weight of all its rollouts")
 
     __post_init__ = check
+
+    z_score: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> Tensor:
         median_N, _ = group_median(batch, batch.reward_N)

@@ -13,6 +13,7 @@ A rank with equal rewards, or in a group of one, gets 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class RankGrpo:
     eps: float = knob(1e-4, "added to the std", unit="reward", ge=0)
 
     __post_init__ = check
+
+    z_score: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> Tensor:
         advantage_KN = torch.stack([self._normal(batch, reward_N) for reward_N in self.rewards(batch)])

@@ -8,6 +8,8 @@ The letters are read from the last `\boxed{}`; else the last `<answer>`; else wh
 before the choice's own text ("C) Paris"); or the choice's text stands in full.
 Odd cases: "A or B" names two choices, so it is WRONG for either. The article "a" is no choice: in running text only
 capitals count, and a sentence that merely begins with a word of one letter ("A dog") is UNPARSABLE.
+How many choices were said, how many of them are right and how many are expected are raw rewards (`said`, `right`,
+`expected`), for part credit.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class MultipleChoice:
         evidence = f"said {said[:500]!r}, expected {spec.answer!r}"
         if not letters or not letters <= set(LETTERS[:count]):
             return unparsable("no_choice", evidence)
-        return correct(evidence) if letters == expected else wrong(evidence)
+        counts = (("said", len(letters)), ("right", len(letters & expected)), ("expected", len(expected)))
+        return correct(evidence, counts) if letters == expected else wrong(evidence, counts)
 
 
 def _choices(spec: prompt_pb2.CheckSpec) -> list[str]:

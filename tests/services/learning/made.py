@@ -13,14 +13,9 @@ from services.learning.collate import collate
 from tests.services.learning.rollouts import call, group, member, with_fields
 
 
-def numbers(values: Sequence[float]) -> Tensor:
+def vector(values: Sequence[float]) -> Tensor:
     """float64."""
     return torch.tensor(values, dtype=torch.float64)
-
-
-def near(found: Tensor, wanted: Sequence, tolerance: float = 1e-5) -> None:
-    """Assert closeness to the printed digits."""
-    torch.testing.assert_close(found.double(), numbers(wanted), atol=tolerance, rtol=0)
 
 
 def lists(
@@ -32,7 +27,7 @@ def lists(
     raw: dict[str, Sequence[float]] | None = None,
     **fields: object,
 ) -> Batch:
-    """Groups with these rewards; all else runs along all rollouts. `logps`: the log-prob of every token of a rollout."""
+    """Groups with these rewards; all else runs along all rollouts. `logps`: of every token of a rollout."""
     count = sum(map(len, rewards))
     lengths = lengths or [1] * count
     rows = iter(range(count))
@@ -46,8 +41,8 @@ def lists(
             members.append(member([one], value, prompt=f"g{g}", index=row, rewards=told))
         made.append(group(f"g{g}", members))
     batch = collate(made, version=0, max_tokens=longest, dtype=torch.float64)
-    reward_N = numbers([value for values in rewards for value in values])
-    accuracy_N = numbers(accuracy) if accuracy is not None else reward_N
+    reward_N = vector([value for values in rewards for value in values])
+    accuracy_N = vector(accuracy) if accuracy is not None else reward_N
     return with_fields(batch, reward_N=reward_N, accuracy_N=accuracy_N, **fields)
 
 

@@ -13,7 +13,8 @@ from pipeline.knobs import declared
 from pipeline.recipe import describe, load_recipe, methods, shipped
 from services.learning.build import build
 from services.learning.collate import collate
-from services.learning.intake import intake, row_reasons
+from services.learning.intake import advantage, intake, row_reasons
+from tests.services.learning.made import credit, supplied
 from tests.services.learning.rollouts import random_groups
 
 ROOMS = [room for room in partspec.rooms() if room != "learning.replay"]
@@ -61,7 +62,10 @@ def test_permuting_the_rollouts_of_a_group_permutes_the_result(room, name, seed)
         batch = collate(each, 3, 6, dtype=torch.float64)
         batch = dataclasses.replace(batch, reward_N=batch.accuracy_N)
         part = made(room, name)
-        found.append(part(batch, batch.reward_N) if room.endswith("reward") else part(batch))
+        if room == "learning.advantage":
+            found.append(credit(part, batch))
+        else:
+            found.append(part(batch, batch.reward_N) if room == "learning.reward" else part(batch))
     order = torch.arange(12).view(3, 4).flip(1).flatten()
     torch.testing.assert_close(found[0], found[1][order])
 
@@ -73,7 +77,11 @@ def test_every_recipe_takes_ragged_groups(name, seed):
     ragged = [dataclasses.replace(g, members=g.members[: 2 + i % 3]) for i, g in enumerate(groups)]
     method = build(load_recipe(name))
     ready = intake(method, ragged, lambda found: collate(found, 3, 6, dtype=torch.float64))
-    assert method.advantage is None or method.advantage(ready.batch).isfinite().all()
+    if method.advantage is not None:
+        batch = ready.batch
+        for part in (method.advantage, *method.modifiers):
+            batch = supplied(batch, part)
+        assert advantage(method, batch).isfinite().all()
     assert set(ready.reasons) <= set(row_reasons(method))
 
 

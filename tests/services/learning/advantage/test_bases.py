@@ -25,7 +25,8 @@ from services.learning.advantage.rank_grpo import RankGrpo
 from services.learning.advantage.reinforce_plus_plus import ReinforcePlusPlus
 from services.learning.advantage.vgpo import Vgpo
 from services.learning.select.median_pivot import MedianPivot
-from tests.services.learning.made import lists, near, numbers
+from tests.services.learning.made import lists, vector
+from tests.services.learning.numbers import near
 from tests.services.learning.rollouts import with_fields
 
 
@@ -35,7 +36,7 @@ def test_reinforce_plus_plus_whitens_over_the_tokens_of_the_step():
 
 def test_reinforce_plus_plus_discounts_from_the_last_token_and_still_whitens():
     found = ReinforcePlusPlus(gamma=0.5)(lists([1], [0], lengths=[2, 3]))
-    returns = numbers([0.5, 1, 0, 0, 0])
+    returns = vector([0.5, 1, 0, 0, 0])
     wanted = (returns - returns.mean()) / (returns.var() + 1e-8).sqrt()
     near(found[0, :2], wanted[:2].tolist(), 1e-9)
     near(found[1], wanted[2:].tolist(), 1e-9)
@@ -49,7 +50,7 @@ def test_reinforce_plus_plus_baseline_subtracts_the_group_first():
 def test_bnpo_factors_of_three_prompts():
     batch = lists([1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 0, 0])
     near(Bnpo()(batch)[:4], [0.680175, -0.226725, -0.226725, -0.226725])
-    factors = Bnpo().factor(numbers([0.25, 0.75, 0.5]), numbers(0.5), numbers(0.0625).sqrt())
+    factors = Bnpo().factor(vector([0.25, 0.75, 0.5]), vector(0.5), vector(0.0625).sqrt())
     near(factors, [0.9069, 0.9069, 0.785398], 1e-4)
 
 
@@ -159,13 +160,13 @@ def test_canon_even_halves_at_one_half_are_dr_grpo():
 
 
 def test_canon_entropy_leans_the_other_way():
-    batch = lists([1, 0, 1, 1], longest=1).with_signals(entropy=numbers([[0.1], [0.2], [0.3], [0.4]]))
+    batch = lists([1, 0, 1, 1], longest=1).with_signals(entropy=vector([[0.1], [0.2], [0.3], [0.4]]))
     near(CanonEntropy()(batch), [0, -1, 0.5, 0.5])
     near(CanonEntropy(alpha=0.9)(batch), [-0.1, -1, 0.55, 0.55])
 
 
 def test_canon_schedules():
-    near(numbers([cosine(step) for step in (0, 29, 30, 50, 70)]), [0.02, 0.6, 0.6, 0.3, 0.6], 1e-9)
+    near(vector([cosine(step) for step in (0, 29, 30, 50, 70)]), [0.02, 0.6, 0.6, 0.3, 0.6], 1e-9)
     batch = lists([1, 0, 1, 1], lengths=[1, 2, 3, 4], longest=1)
     torch.testing.assert_close(CanonLength(schedule="accuracy")(batch), CanonLength(mix=0.25)(batch))
     late = with_fields(batch, version=50)
@@ -177,10 +178,10 @@ def test_copo_entropy_share_and_consistency():
     entropy = Copo().entropy(batch)
     near(entropy, [0.811278] * 4)
     near(1 - (1 - 1 / 4) / 2 * entropy, [0.695771] * 4)
-    near(Copo(mode="soft").share(entropy, numbers([1.0] * 4)), [0.998026] * 4)
+    near(Copo(mode="soft").share(entropy, vector([1.0] * 4)), [0.998026] * 4)
     different = lists([1, 0, 0, 0]).with_signals(answer=torch.tensor([1, 2, 3, 4]))
     near(Copo().entropy(different), [2.0] * 4)
-    near(Copo(mode="soft").share(numbers([0.0]), numbers([1.0])), [4.54e-5], 1e-7)
+    near(Copo(mode="soft").share(vector([0.0]), vector([1.0])), [4.54e-5], 1e-7)
 
 
 def test_copo_global_advantage_over_prompts():
@@ -223,7 +224,7 @@ def test_polychromic_sets_share_what_they_are_worth():
     sets = [(0, 1), (0, 2), (2, 3), (1, 3)]
     worth = [sum(rewards[i] for i in chosen) / 2 * d[k] for k, chosen in enumerate(sets)]
     assert worth == [0.5, 0.5, 0.5, 0.0]
-    near(numbers(worth) - numbers(worth).mean(), [0.125, 0.125, 0.125, -0.375])
+    near(vector(worth) - vector(worth).mean(), [0.125, 0.125, 0.125, -0.375])
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
@@ -248,20 +249,20 @@ def test_vgpo_keeps_a_signal_where_rewards_are_equal():
 
 
 def test_grao_coefficients_with_the_reference_inside():
-    batch = lists([0, 1, 0, 1]).with_signals(demonstration=numbers([0, 0, 0, 1]))
+    batch = lists([0, 1, 0, 1]).with_signals(demonstration=vector([0, 0, 0, 1]))
     near(Grao()(batch) / 3, [-0.533333, 0.533333, -0.533333, 0.7])
-    likelihood = numbers([-1.2, -0.8, -1.0, -1.5])
+    likelihood = vector([-1.2, -0.8, -1.0, -1.5])
     near((Grao()(batch) / 3 * likelihood).sum()[None], [-0.303333])
 
 
 def test_grao_without_a_reference_is_a_z_score_times_one_plus_lambda():
-    batch = lists([1, 0, 0, 0], [1, 1]).with_signals(demonstration=numbers([0] * 6))
+    batch = lists([1, 0, 0, 0], [1, 1]).with_signals(demonstration=vector([0] * 6))
     near(Grao()(batch), [1.6 * 1.732051, *[-1.6 * 0.577350] * 3, 0, 0])
 
 
 def rank_batch(**more):
     batch = lists([0, 0], lengths=[3, 3], raw={"rank_1": [1, 0], "rank_2": [0, 1], "rank_3": [1, 0]})
-    return with_fields(batch, side={"item": numbers([[0, 1, 2], [0, 1, 2]])}, **more)
+    return with_fields(batch, side={"item": vector([[0, 1, 2], [0, 1, 2]])}, **more)
 
 
 def test_rank_grpo_causal_rewards_and_their_advantages():

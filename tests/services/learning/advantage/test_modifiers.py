@@ -12,7 +12,8 @@ from services.learning.advantage.group_norm import GroupNorm
 from services.learning.advantage.grpo_s_dr_irl import GrpoSDrIrl
 from services.learning.advantage.pshw import Pshw
 from services.learning.advantage.xrpo_novelty import XrpoNovelty
-from tests.services.learning.made import lists, near
+from tests.services.learning.made import lists
+from tests.services.learning.numbers import near
 
 GRPO = GroupNorm()
 

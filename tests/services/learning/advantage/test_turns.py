@@ -8,7 +8,8 @@ from services.learning.advantage.advevo_public_baseline import AdvevoPublicBasel
 from services.learning.advantage.mars_turn import MarsTurn
 from services.learning.collate import collate
 from sluice.v1 import rollout_pb2
-from tests.services.learning.made import lists, near, numbers, supplied
+from tests.services.learning.made import lists, supplied, vector
+from tests.services.learning.numbers import near
 from tests.services.learning.rollouts import call, group, member, with_fields
 
 ENVIRONMENT, POLICY = rollout_pb2.TOKEN_KIND_ENVIRONMENT, rollout_pb2.TOKEN_KIND_POLICY
@@ -95,7 +96,7 @@ def test_advevo_agents_of_a_functional_group_share_a_baseline():
 def test_advevo_whitens_over_the_tokens_of_the_step():
     part = AdvevoPublicBaseline()
     found = part(supplied(roles(), part))[:, 0]
-    raw = numbers([-0.5, 0.5, 0.5, 0, -0.5])
+    raw = vector([-0.5, 0.5, 0.5, 0, -0.5])
     near(found, (raw / (raw.var() + 1e-8).sqrt()).tolist())
 
 

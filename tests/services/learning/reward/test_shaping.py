@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 
 import pytest
 import torch
@@ -23,7 +24,8 @@ from services.learning.reward.unlikeliness import Unlikeliness
 from services.learning.reward.verpo_tests import VerpoTests
 from services.learning.reward.weighted_sum import WeightedSum
 from sluice.v1 import rollout_pb2
-from tests.services.learning.made import lists, near, numbers
+from tests.services.learning.made import lists, vector
+from tests.services.learning.numbers import near
 from tests.services.learning.rollouts import call, group, member, with_fields
 
 NAN = float("nan")
@@ -130,7 +132,7 @@ def test_gcpo_geometry_length_counts_up_to_its_bound():
 def test_information_consistent_worked_number():
     batch, part = lists([0, 0, 0, 0]), InformationConsistent()
     known = torch.ones(4, dtype=torch.bool)
-    entropy = numbers([2, 2.4, 1.6, 2])
+    entropy = vector([2, 2.4, 1.6, 2])
     near(part.worth(batch, entropy, known), [0.5833, 0.6667, 0.1667, 0.5833], 1e-4)
     near(dataclasses.replace(part, alpha=0.0).worth(batch, entropy, known), [0.6667, 0.3333, 0.3333, 0.6667], 1e-4)
     near(dataclasses.replace(part, alpha=1.0).worth(batch, entropy, known), [0.5, 1, 0, 0.5])
@@ -179,7 +181,7 @@ def test_verpo_a_crash_passes_nothing_and_without_tests_nothing_changes():
 def test_verpo_does_not_count_a_rollout_without_a_reward():
     batch = with_tests([1, 0], [0, 1], [1, 1], accuracy=[0, 0, 1])
     alone = paid(VerpoTests(), with_tests([1, 0], [0, 1], accuracy=[0, 0]))
-    found = paid(VerpoTests(), with_fields(batch, reward_N=numbers([0, 0, NAN])))
+    found = paid(VerpoTests(), with_fields(batch, reward_N=vector([0, 0, NAN])))
     torch.testing.assert_close(found[:2], alone)
 
 
@@ -197,18 +199,17 @@ def test_multirole_signals_of_three_sentences():
 
 
 def test_multirole_reward_with_its_share_of_diversity():
-    near(MultiroleDiversity().shaped(numbers([1]), numbers([0.7])), [0.97])
+    near(MultiroleDiversity().shaped(vector([1]), vector([0.7])), [0.97])
 
 
 def test_multirole_varied_text_is_worth_more_and_no_text_nothing():
     texts = ["yes yes yes", "First, note that one is odd. Why does it matter? The sum stays even!", ""]
     members = [member([call([3], text=text)], index=i) for i, text in enumerate(texts)]
     batch = collate([group("g", members)], 0, 8, dtype=torch.float64)
-    found = MultiroleDiversity()(batch, numbers([0, 0, 0]))
+    found = MultiroleDiversity()(batch, vector([0, 0, 0]))
     assert found[1] > found[0] > found[2] == 0 and diversity("") == 0
 
 
 def test_multirole_yule_counts_repetition():
-    from collections import Counter
-
-    assert round(yule(Counter("the cat sat on the mat why did the cat sit the dog ran".split())), 2) == 714.29
+    counts = Counter(the=4, cat=2, sat=1, on=1, mat=1, why=1, did=1, sit=1, dog=1, ran=1)
+    assert round(yule(counts), 2) == 714.29

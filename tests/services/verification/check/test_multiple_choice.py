@@ -54,3 +54,9 @@ def test_an_expected_answer_that_is_no_choice_is_a_users_error(answer):
 
 def test_a_long_text_takes_no_time():
     assert judge("( " * 500_000 + "B" * 100_000) == "UNPARSABLE"
+
+
+def test_the_counts_of_said_right_and_expected_choices_are_raw_rewards():
+    spec = CheckSpec(answer="ABC")
+    found = MultipleChoice()("The answer is A and D.", spec)
+    assert dict(found.rewards) == {"said": 2, "right": 1, "expected": 3}
