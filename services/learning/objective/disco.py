@@ -7,8 +7,8 @@
 Source: "DisCO: Reinforcing Large Reasoning Models with Discriminative Constrained Optimization", arXiv:2505.12366,
 and its code (Optimization-AI/DisCO). tau is 10 for the log-prob score, 1 for the ratio.
 Odd cases: a group all right or all wrong adds nothing, but counts in the denominator. KL below delta, or negative,
-costs nothing; the price is a constant of the step. The released ratio score calls its function with an argument too many and
-fails. Rewards must be binary: above `threshold` is right. The advantage is not used.
+costs nothing; the price is a constant of the step. The released ratio score calls its function with an argument too
+many and fails. Rewards must be binary: above `threshold` is right. The advantage is not used.
 """
 
 from __future__ import annotations
