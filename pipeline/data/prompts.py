@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 
 from pipeline import records
 from pipeline.log.api import Log
@@ -13,27 +14,42 @@ CATCH_UP_S = 60.0
 
 
 class PromptCache:
-    """Every prompt by its id. Used by one thread."""
+    """Every prompt by its id. Used by one thread.
 
-    def __init__(self, log: Log, names: Names) -> None:
-        self._log, self._topic = log, names.topic("prompts")
-        self._follower = log.follow({(self._topic, p): first for p, (first, _) in log.bounds(self._topic).items()})
+    `since`: next offset by partition to begin at, where what came before is known. With `keep=False` nothing is held
+    in memory: for a caller that takes the news and keeps them itself.
+    """
+
+    def __init__(self, log: Log, names: Names, since: Mapping[int, int] | None = None, keep: bool = True) -> None:
+        self._log, self._topic, self._keep = log, names.topic("prompts"), keep
+        begins = {p: max(first, (since or {}).get(p, first)) for p, (first, _) in log.bounds(self._topic).items()}
+        self._follower = log.follow({(self._topic, p): begin for p, begin in begins.items()})
         self.by_id: dict[str, prompt_pb2.Prompt] = {}
 
-    def news(self, wait: bool = False) -> list[prompt_pb2.Prompt]:
-        """Prompts that came since the last call; with `wait`, all that the topic holds now."""
-        found: list[prompt_pb2.Prompt] = []
+    def batches(self, wait: bool = False) -> Iterator[list[prompt_pb2.Prompt]]:
+        """Prompts that came since the last call, batch by batch; with `wait`, all that the topic holds now."""
         deadline = time.monotonic() + (CATCH_UP_S if wait else 0.0)
         ends = self._log.bounds(self._topic) if wait else {}
         while True:
             batch = self._follower.poll(0.2 if wait else 0.0, 1000)
-            found += [records.decode_as(prompt_pb2.Prompt, record) for record in batch if record.value]
+            found = [records.decode_as(prompt_pb2.Prompt, record) for record in batch if record.value]
+            if batch:
+                deadline += 1.0 if wait else 0.0
+            if self._keep:
+                self.by_id.update({prompt.prompt_id: prompt for prompt in found})
+            yield found
             here = self._follower.positions()
             caught_up = all(here[(self._topic, p)] >= end for p, (_, end) in ends.items())
             if caught_up or time.monotonic() > deadline:
-                break
-        self.by_id.update({prompt.prompt_id: prompt for prompt in found})
-        return found
+                return
+
+    def news(self, wait: bool = False) -> list[prompt_pb2.Prompt]:
+        """`batches` in one list."""
+        return [prompt for batch in self.batches(wait) for prompt in batch]
+
+    def read_up_to(self) -> dict[int, int]:
+        """Next offset by partition."""
+        return {partition: offset for (_, partition), offset in self._follower.positions().items()}
 
     def get(self, prompt_id: str) -> prompt_pb2.Prompt | None:
         """A prompt; looks for news when it is unknown."""

@@ -18,7 +18,7 @@ Every call that can wait takes a deadline in seconds. A log that does not answer
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -210,15 +210,20 @@ class Log(Protocol):
         ...
 
 
-def read_all(log: Log, topic: str) -> list[Record]:
-    """Everything a topic holds now, partition after partition. For audits, restores and reports."""
-    ends = log.bounds(topic)
-    follower = log.follow({(topic, partition): first for partition, (first, _) in ends.items()})
-    found: list[Record] = []
+def read_batches(log: Log, topic: str, since: Mapping[int, int] | None = None) -> Iterator[list[Record]]:
+    """What a topic holds now, batch by batch, in offset order per partition; from `since` (by partition) on."""
+    bounds = log.bounds(topic)
+    begins = {p: max(first, (since or {}).get(p, first)) for p, (first, _) in bounds.items()}
+    follower = log.follow({(topic, partition): begin for partition, begin in begins.items()})
     try:
-        while any(follower.positions()[(topic, p)] < end for p, (_, end) in ends.items()):
-            found.extend(follower.poll(timeout=0.1, max_records=2000))
+        while any(follower.positions()[(topic, p)] < end for p, (_, end) in bounds.items()):
+            yield follower.poll(timeout=0.1, max_records=2000)
     finally:
         follower.close()
+
+
+def read_all(log: Log, topic: str) -> list[Record]:
+    """Everything a topic holds now, partition after partition. For audits, restores and reports."""
+    found = [record for batch in read_batches(log, topic) for record in batch]
     found.sort(key=lambda record: (record.partition, record.offset))
     return found

@@ -14,7 +14,9 @@ from typing import NoReturn
 import grpc
 
 from pipeline.errors import Retryable, UserError
+from services.difficulty.explain import explain
 from services.difficulty.handler import Handler, Sent
+from services.difficulty.store import DIVERSITY
 from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
 
 EXTERNAL = "external"
@@ -23,10 +25,11 @@ EXTERNAL = "external"
 
 @dataclass
 class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
-    """`write` puts records on the log and returns after they are committed."""
+    """`write` puts records on the log and returns after they are committed; `snapshot` writes the local snapshot."""
 
     handler: Handler
     write: Callable[[list[Sent]], None]
+    snapshot: Callable[[], difficulty_pb2.SnapshotResponse] | None = None
 
     def Next(self, request: difficulty_pb2.NextRequest, context: grpc.ServicerContext) -> difficulty_pb2.NextResponse:
         """Choose prompts without asking generation for them."""
@@ -66,6 +69,27 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
             states = [self.handler.scheduler.posterior(prompt_id) for prompt_id in request.prompt_ids]
         return difficulty_pb2.PosteriorResponse(states=states)
 
+    def Explain(
+        self, request: difficulty_pb2.ExplainRequest, context: grpc.ServicerContext
+    ) -> difficulty_pb2.ExplainResponse:
+        """Why is this prompt chosen, or not: its state, its score, and where that stands among the others'."""
+        self._wait_for_state(context)
+        self._known(context, [request.prompt_id])
+        with self.handler.lock:
+            return explain(self.handler.scheduler, request.prompt_id)
+
+    def Snapshot(
+        self, request: difficulty_pb2.SnapshotRequest, context: grpc.ServicerContext
+    ) -> difficulty_pb2.SnapshotResponse:
+        """Write the local snapshot; answers when it is in its place."""
+        self._wait_for_state(context)
+        if self.snapshot is None:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this process keeps no snapshot")
+        try:
+            return self.snapshot()
+        except Retryable as error:
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
     def _wait_for_state(self, context: grpc.ServicerContext) -> None:
         if not self.handler.ready:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the posterior is being rebuilt from its topic; try again")
@@ -89,6 +113,7 @@ def external(seen: difficulty_pb2.Observation, newest: int) -> rollout_pb2.Verdi
         min_version=version,
         max_version=version,
         purpose=prompt_pb2.PURPOSE_TRAIN,
+        rewards=[rollout_pb2.Reward(name=DIVERSITY, value=seen.diversity)] if seen.HasField("diversity") else [],
     )
 
 

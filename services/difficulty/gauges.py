@@ -9,6 +9,10 @@ from services.difficulty.state import Beliefs
 
 SOLVED, HOPELESS = 0.9, 0.1
 """A visited prompt with a mean at or above, at or below."""
+SHOWN = 16_384
+"""Of more prompts than this a random part is looked at: shares are then true to about 0.4 %."""
+BINS = 10
+"""Bins of the histogram of posterior means."""
 
 
 def gauges(scheduler: Scheduler, now_ms: int) -> dict[str, float]:
@@ -25,7 +29,15 @@ def gauges(scheduler: Scheduler, now_ms: int) -> dict[str, float]:
         "pending_prompts": len(scheduler.store.journals),
     }
     ignored = {f"ignored_{reason}": count for reason, count in scheduler.ignored.items()}
-    return {name: float(value) for name, value in (found | shares(scheduler.beliefs()) | ignored).items()}
+    return {name: float(value) for name, value in (found | _shown(scheduler) | ignored).items()}
+
+
+def _shown(scheduler: Scheduler) -> dict[str, float]:
+    """Shares over all prompts, or over `SHOWN` of many at random, and how well beliefs came true."""
+    view = scheduler.view()
+    many = len(view) > SHOWN
+    rows = np.random.default_rng(scheduler.gate.step).integers(len(view), size=SHOWN) if many else np.arange(len(view))
+    return shares(view.take(rows)) | scheduler.calibration.numbers()
 
 
 def shares(states: Beliefs) -> dict[str, float]:
@@ -40,7 +52,12 @@ def shares(states: Beliefs) -> dict[str, float]:
         "share_informative": float((seen_P & (mean_P < SOLVED) & (mean_P > HOPELESS)).mean()),
         "entropy_mean": float(entropy(states.alpha_P, states.beta_P).mean()),
         "mean_pass_rate": float(mean_P.mean()),
-    }
+    } | {f"landscape_{place}": float(share) for place, share in enumerate(_landscape(mean_P))}
+
+
+def _landscape(mean_P: np.ndarray) -> np.ndarray:
+    """Shares of prompts by tenth of the posterior mean."""
+    return np.bincount(np.minimum((mean_P * BINS).astype(int), BINS - 1), minlength=BINS) / len(mean_P)
 
 
 def entropy(alpha_P: np.ndarray, beta_P: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from services.difficulty import gauges
 from services.difficulty.scheduler import GATE_KEY, Scheduler
-from sluice.v1 import posterior_pb2, training_pb2
+from sluice.v1 import control_pb2, posterior_pb2, rollout_pb2, training_pb2
 
 Sent = tuple[str, str, Message]
 """(short topic name, key, noun)."""
@@ -45,6 +45,8 @@ class Handler:
             version = self.newest_version() if self.newest_version else None
             requests = self.scheduler.issue(self.now_ms(), version) if self.ready else []
             sent: list[Sent] = [("requests", request.request_id, request) for request in requests]
+            for verdict, why in self.scheduler.refused:
+                sent.append(("dead-letters", verdict.prompt_id, dead_letter(verdict, why, self.now_ms())))
             for record in self.scheduler.changed():
                 key = record.prompt_id if isinstance(record, posterior_pb2.PosteriorState) else GATE_KEY
                 sent.append(("posterior", key, record))
@@ -71,3 +73,17 @@ class Handler:
         """Momentary values for metrics."""
         with self.lock:
             return gauges.gauges(self.scheduler, self.now_ms())
+
+
+def dead_letter(verdict: rollout_pb2.Verdict, reason: str, now_ms: int) -> control_pb2.DeadLetter:
+    """A verdict that cannot be right, for people to look at: its content and why."""
+    return control_pb2.DeadLetter(
+        topic="verdicts",
+        key=verdict.prompt_id.encode(),
+        value=verdict.SerializeToString(),
+        error="Poison",
+        reason=f"{reason}: accuracy is {verdict.accuracy}; accepted: 0 to 1",
+        service="difficulty",
+        attempts=1,
+        written_ms=now_ms,
+    )

@@ -12,10 +12,12 @@ and whatever the order of the prompts, goes on with the same bits; `undo` is for
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,20 @@ from google.protobuf.message import Message
 
 from pipeline.errors import UserError
 from pipeline.gate import Gate
+from services.difficulty.calibration import Calibration
+from services.difficulty.index import Index
 from services.difficulty.state import Beliefs, Budget, Estimate, Sampler
-from services.difficulty.store import Row, Store, unseen
+from services.difficulty.store import Past, Store
+from services.difficulty.texts import Texts
+from services.difficulty.view import View
 from sluice.v1 import difficulty_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
 
 GATE_KEY = "__gate__"
 """Key of the gate's record."""
+COMPARED = 4096
+"""Prompts that a score is told among, where there are more."""
+REFUSED = ("accuracy_out_of_range",)
+"""Why a verdict is dead-lettered instead of left out."""
 TRAIN_SPLITS = ("", "train")
 """Prompts of these splits are tried; those of evaluation sets never are."""
 
@@ -48,10 +58,16 @@ class Scheduler:
     sampling: prompt_pb2.SamplingParams
     seed: int = 0
     request_deadline_s: float = 600.0
+    texts_path: Path | None = None
+    """Where the prompts' messages are kept; None for a file without a name."""
     draining: bool = False
     """Issue nothing new; observe on."""
     ignored: Counter[str] = field(default_factory=Counter)
     """Inputs that changed nothing, by reason."""
+
+    refused: list[tuple[rollout_pb2.Verdict, str]] = field(default_factory=list)
+    """Verdicts of the latest call that are dead letters, and why."""
+    calibration: Calibration = field(default_factory=Calibration)
 
     def __post_init__(self) -> None:
         refuse_for_training(self.sampling)
@@ -61,33 +77,43 @@ class Scheduler:
             raise UserError(f"seed is {self.seed}; accepted: at least 0")
         self.gate.refuse_group_of(self.budget.largest)
         self.store = Store(self.estimate)
-        self.prompts: dict[str, prompt_pb2.Prompt] = {}
+        self.prompts = Texts(self.store.rows, self.texts_path)
         self.applied: list[training_pb2.Offset] = []
-        self._ids: list[str] = []
         self._rows_P = np.empty(0, np.int64)
         self._rng = np.random.default_rng(self.seed)
         self._save_rng()
         self._initial = self._written = self._previous = self.gate.to_record()
-        self._undo: dict[str, Row] = {}
+        self._undo: list[Past] = []
 
     # Inputs.
 
     def observe(self, nouns: Iterable[Message]) -> None:
-        """Apply nouns in the order in which they are given."""
-        for noun in nouns:
-            match noun:
-                case rollout_pb2.Verdict():
-                    self._count(unseen(noun) if not self.store.apply_verdict(noun) else "")
-                case training_pb2.TrainStep():
-                    self._count("" if self._step(noun) else "void_step")
-                case training_pb2.DropNotice():
-                    self._count("" if self.gate.apply_drops(noun) else "void_drops")
-                case training_pb2.Rewind():
-                    self._count("" if self._rewind(noun) else "old_rewind")
-                case prompt_pb2.Prompt():
-                    self._count(self.add(noun))
-                case _:
-                    self._count("not_for_difficulty")
+        """Apply nouns in the order in which they are given; verdicts that follow each other are applied together."""
+        for kind, run in itertools.groupby(nouns, type):
+            if kind is rollout_pb2.Verdict:
+                self._verdicts(list(run))
+                continue
+            for noun in run:
+                self._count(self._apply(noun))
+
+    def _verdicts(self, verdicts: list[rollout_pb2.Verdict]) -> None:
+        reasons = self.store.apply_verdicts(verdicts)
+        self.ignored.update(reason for reason in reasons if reason)
+        self.refused += [(v, reason) for v, reason in zip(verdicts, reasons, strict=True) if reason in REFUSED]
+        self.calibration.add(verdicts, reasons)
+
+    def _apply(self, noun: Message) -> str:
+        match noun:
+            case training_pb2.TrainStep():
+                return "" if self._step(noun) else "void_step"
+            case training_pb2.DropNotice():
+                return "" if self.gate.apply_drops(noun) else "void_drops"
+            case training_pb2.Rewind():
+                return "" if self._rewind(noun) else "old_rewind"
+            case prompt_pb2.Prompt():
+                return self.add(noun)
+            case _:
+                return "not_for_difficulty"
 
     def _count(self, reason: str) -> None:
         if reason:
@@ -109,15 +135,9 @@ class Scheduler:
         """Register a prompt; returns why it was left out, empty when it was not. Its answer is not kept."""
         if prompt.split not in TRAIN_SPLITS:
             return "evaluation_prompt"
-        kept = prompt_pb2.Prompt()
-        kept.CopyFrom(prompt)
-        for name in ("check", "reference_solution", "hints"):
-            kept.ClearField(name)
-        known = self.prompts.get(prompt.prompt_id)
-        if known is not None and known.digest != kept.digest:
+        if not self.prompts.add(prompt):
             return "prompt_digest_differs"
-        self.prompts[prompt.prompt_id] = kept
-        self.store.add(prompt.prompt_id)
+        self.store.put_domain(prompt.prompt_id, prompt.domain)
         return ""
 
     # Decisions.
@@ -132,38 +152,40 @@ class Scheduler:
             return requests
         version = self.gate.version if newest_version is None else newest_version
         while (wanted := min(self.budget.prompts(self.gate.room()), len(self.prompts))) > 0:
-            beliefs = self.beliefs()
-            rows = self.sampler(beliefs, wanted, self._rng)
-            self.gate.drawn += len(rows)
-            chosen = beliefs.take(rows)
+            view = self.view()
+            places = self.sampler(view, wanted, self._rng)
+            self.gate.drawn += len(places)
+            chosen, rows = view.take(places), view.rows_P[places]
             counts = self.budget(chosen, self.gate.room())
             for place in np.flatnonzero(counts):
-                belief = self._belief(chosen, place)
-                requests.append(self._request(self._ids[rows[place]], int(counts[place]), belief, now_ms, version))
+                belief = self.belief(chosen, place)
+                requests.append(self._request(int(rows[place]), int(counts[place]), belief, now_ms, version))
             if not counts.any():
                 break
         self._save_rng()
+        self.calibration.issued(requests)
         return requests
 
-    def beliefs(self) -> Beliefs:
+    def view(self) -> View:
         """What is believed now of every registered prompt, in the order of their ids."""
-        if len(self._ids) != len(self.prompts):
-            self._ids = sorted(self.prompts)
-            self._rows_P = np.array([self.store.rows[prompt_id] for prompt_id in self._ids], np.int64)
+        if len(self._rows_P) != len(self.prompts):
+            self._rows_P = self.store.rows.sorted_rows(self.prompts.rows()).astype(np.int32)
         busy = {request.prompt_id for request in self.gate.open.values() if request.places}
-        return self.store.beliefs(self._rows_P, busy, self.gate.drawn, self.seed)
+        return self.store.view(self._rows_P, busy, self.gate.drawn, self.seed)
 
-    def _belief(self, beliefs: Beliefs, place: int) -> prompt_pb2.Belief:
+    def belief(self, beliefs: Beliefs, place: int) -> prompt_pb2.Belief:
+        """What is believed of one of these prompts, as a request carries it."""
         mean, effective_n = float(beliefs.mean_P[place]), float(beliefs.effective_n_P[place])
         return prompt_pb2.Belief(mean=mean, effective_n=effective_n, as_of_step=self.gate.step)
 
     def _request(
-        self, prompt_id: str, n: int, belief: prompt_pb2.Belief, now_ms: int, version: int
+        self, row: int, n: int, belief: prompt_pb2.Belief, now_ms: int, version: int
     ) -> prompt_pb2.RolloutRequest:
+        prompt = self.prompts.at(row)
+        prompt_id = prompt.prompt_id
         request_id, group_id = self.gate.next_ids()
         deadline_ms = now_ms + int(self.request_deadline_s * 1000)
         self.gate.issue(request_id, n, 0, prompt_id, deadline_ms)
-        prompt = self.prompts[prompt_id]
         request = prompt_pb2.RolloutRequest(
             request_id=request_id,
             group_id=group_id,
@@ -186,36 +208,48 @@ class Scheduler:
 
     def preview(self, n: int) -> list[difficulty_pb2.Choice]:
         """What the sampler would choose now, changing nothing. `UserError` when it cannot choose `n`."""
-        beliefs, rng = self.beliefs(), np.random.default_rng()
+        view, rng = self.view(), np.random.default_rng(0)
         rng.bit_generator.state = json.loads(self.gate.rng_json)
-        rows = self.sampler(beliefs, n, rng)
-        chosen, score_P = beliefs.take(rows), self.sampler.score(beliefs)
-        counts = self.budget(chosen, len(rows) * self.budget.largest)
+        places = self.sampler(view, n, rng)
+        chosen, score_N = view.take(places), self.scores(view, places)
+        counts = self.budget(chosen, max(len(places) * self.budget.typical, 0))
         return [
-            difficulty_pb2.Choice(
-                prompt_id=self._ids[row], rollouts=int(count), belief=self._belief(chosen, place), score=score_P[row]
+            difficulty_pb2.Choice(prompt_id=prompt_id, rollouts=count, belief=self.belief(chosen, place), score=score)
+            for place, (prompt_id, count, score) in enumerate(
+                zip(map(self.store.rows.id_of, view.rows_P[places].tolist()), counts.tolist(), score_N, strict=True)
             )
-            for place, (row, count) in enumerate(zip(rows, counts, strict=True))
         ]
+
+    def scores(self, view: View, places: np.ndarray) -> list[float]:
+        """The sampler's scores of these places, each among the same prompts: all, or these and a part of many."""
+        if len(view) <= COMPARED:
+            return self.sampler.score(view.all())[places].tolist()
+        others = np.random.default_rng(self.seed).integers(len(view), size=COMPARED)
+        return self.sampler.score(view.take(np.concatenate([places, others])))[: len(places)].tolist()
 
     # State.
 
     def posterior(self, prompt_id: str) -> posterior_pb2.PosteriorState:
         """The whole state of a prompt; `KeyError` when it is unknown."""
-        record = self.store.to_record(prompt_id)
-        record.epoch = self.gate.epoch
-        record.applied.extend(self.applied)
-        return record
+        return next(self._posteriors(np.array([self.store.rows[prompt_id]])))
+
+    def _posteriors(self, rows_N: np.ndarray) -> Iterator[posterior_pb2.PosteriorState]:
+        for record in self.store.to_records(rows_N):
+            record.epoch = self.gate.epoch
+            record.applied.extend(self.applied)
+            yield record
 
     def committed(self) -> None:
         """What `changed` returned last is on the log: `undo` goes back to here."""
-        self._undo, self._previous = {}, self._written
+        self._undo, self._previous = [], self._written
+        self.refused = []
 
     def changed(self) -> list[posterior_pb2.PosteriorState | posterior_pb2.GateState]:
         """Records of what changed since the last call, prompts by id and the gate last."""
-        before, gate = self.store.clean(), self.gate.to_record()
-        self._undo = before | self._undo
-        records: list[Any] = [self.posterior(prompt_id) for prompt_id in sorted(before)]
+        rows_N = self.store.rows.sorted_rows(np.unique(self.store.columns.changed()))
+        self._undo.append(self.store.clean())
+        gate = self.gate.to_record()
+        records: list[Any] = list(self._posteriors(rows_N))
         if gate != self._written:
             self._written = gate
             record = posterior_pb2.GateState()
@@ -226,9 +260,9 @@ class Scheduler:
 
     def undo(self) -> None:
         """Take back everything since `committed`: its inputs will come again."""
-        self.store.undo(self.store.clean())
-        self.store.undo(self._undo)
-        self._undo, self._written = {}, self._previous
+        for past in (self.store.clean(), *reversed(self._undo)):
+            self.store.undo(past)
+        self._undo, self._written, self.refused = [], self._previous, []
         self._become(self._written)
 
     def restore(self, records: Iterable[Message]) -> None:
@@ -236,9 +270,30 @@ class Scheduler:
 
         Raises `UserError` when another estimate wrote them.
         """
-        self.store, self._ids, self._written = Store(self.estimate), [], self._initial
-        for prompt_id in self.prompts:
-            self.store.add(prompt_id)
+        self.store.forget()
+        self._written = self._initial
+        self.replay(records)
+
+    def gate_record(self) -> posterior_pb2.GateState:
+        """The gate's record as it was written last."""
+        return self._written
+
+    def adopt(
+        self,
+        index: Index,
+        columns: dict[str, np.ndarray],
+        domains: dict[str, int],
+        texts: Texts,
+        records: Iterable[Message],
+    ) -> None:
+        """Become what a snapshot says: its ids, columns, messages, and the records of the gate and of journals."""
+        self.prompts.close()
+        self.store.adopt(index, columns, domains)
+        self.prompts, self._rows_P, self._written = texts, np.empty(0, np.int32), self._initial
+        self.replay(records)
+
+    def replay(self, records: Iterable[Message]) -> None:
+        """Become what the records say, over what is known: those that are newer than a snapshot."""
         for record in records:
             if isinstance(record, posterior_pb2.PosteriorState):
                 self.store.from_record(record)
@@ -248,6 +303,7 @@ class Scheduler:
                 self._written.ClearField("applied")
         self._become(self._written)
         self.store.clean()
+        self.calibration.clear()
         self.committed()
 
     def _become(self, record: posterior_pb2.GateState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import grpc
 from google.protobuf.message import Message
@@ -11,13 +12,14 @@ from pipeline import parts, recipe, records
 from pipeline.data.prompts import PromptCache
 from pipeline.errors import UserError
 from pipeline.gate import Gate
-from pipeline.log.api import Position, read_all
+from pipeline.log.api import Position
 from pipeline.serve import Context
 from pipeline.stage import Output
 from pipeline.ways import run_batch
 from services.difficulty.door import Door
 from services.difficulty.handler import Handler, Sent
 from services.difficulty.scheduler import Scheduler
+from services.difficulty.snapshots import Snapshots
 from sluice.v1 import control_pb2, difficulty_pb2, difficulty_pb2_grpc, prompt_pb2
 
 GAUGES = {
@@ -42,7 +44,7 @@ def scheduler_of(context: Context) -> Scheduler:
         room: parts.load(f"difficulty.{room}", part.name, **part.knobs)
         for room, part in (("estimate", method.estimate), ("sampler", method.sampler), ("budget", method.budget))
     }
-    batch = run.learning.batch_groups * chosen["budget"].largest
+    batch = max(run.learning.batch_groups * chosen["budget"].typical, chosen["budget"].largest)
     sampling = prompt_pb2.SamplingParams(
         temperature=run.generation.temperature,
         top_p=1.0,
@@ -55,7 +57,15 @@ def scheduler_of(context: Context) -> Scheduler:
         sampling=sampling,
         seed=run.seed,
         request_deadline_s=run.generation.request_deadline_s,
+        texts_path=_folder(context) / "prompts.bin",
     )
+
+
+def _folder(context: Context) -> Path:
+    """Where this service keeps its files."""
+    folder = context.dir.folder("difficulty")
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 class DifficultyService:
@@ -67,14 +77,16 @@ class DifficultyService:
         self.context = context
         self.scheduler = scheduler_of(context)
         self.handler = Handler(self.scheduler, now_ms=lambda: int(time.time() * 1000), ready=False)
-        self.prompts = PromptCache(context.log, context.names)
+        self.prompts = PromptCache(context.log, context.names, keep=False)
+        self.snapshots = Snapshots(_folder(context) / "snapshot.bin", context, self.handler)
         self.drained = False
         self._shown: dict[str, float] = {}
         self._shown_at = 0.0
 
     def register(self, server: grpc.Server) -> list[str]:
         """Its craft on the door."""
-        difficulty_pb2_grpc.add_DifficultyServiceServicer_to_server(Door(self.handler, self._write), server)
+        door = Door(self.handler, self._write, self.snapshots.ask)
+        difficulty_pb2_grpc.add_DifficultyServiceServicer_to_server(door, server)
         return [difficulty_pb2.DESCRIPTOR.services_by_name["DifficultyService"].full_name]
 
     def run(self) -> None:
@@ -82,15 +94,17 @@ class DifficultyService:
         run_batch(self.context.stage, self, ["verdicts", "steps"], "difficulty", "difficulty")
 
     def restore(self) -> None:
-        """The posterior and the gate as their topic has them."""
-        names, log = self.context.names, self.context.log
+        """The posterior and the gate as their topic has them: from the snapshot on, where there is one."""
         self.handler.ready = False
         begun = time.monotonic()
-        found = self.context.stage.patiently(lambda: read_all(log, names.topic("posterior")))
         with self.handler.lock:
             self.scheduler.undo()
-            self.scheduler.restore(records.decode(record) for record in found if record.value)
-            self.scheduler.observe(self.prompts.news(wait=True))
+            found = self.context.stage.patiently(self.snapshots.restore)
+            if found is not None:
+                self.prompts.close()
+                self.prompts = PromptCache(self.context.log, self.context.names, found.prompts, keep=False)
+            for prompts in self.prompts.batches(wait=True):
+                self.scheduler.observe(prompts)
         if not self.scheduler.prompts:
             raise UserError(
                 "the prompts topic holds no prompt to train on; accepted: at least one (`sluice run` registers them)"
@@ -107,6 +121,7 @@ class DifficultyService:
             self.scheduler.observe(self.prompts.news())
         if offsets:
             self.handler.read_up_to(offsets)
+        self.snapshots.tick(self.prompts.read_up_to)
         outputs = [Output(*sent) for sent in self.handler(nouns)]
         # What was issued before is committed by now: a call follows the commit of the one before.
         self.drained = life.run_ends and held and not any(output.topic == "requests" for output in outputs)

@@ -9,6 +9,7 @@ Axes: P prompts, K statistics of an estimate.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Protocol
@@ -33,6 +34,38 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class History:
+    """What happened to P prompts, for samplers that look beyond the belief. A turn: what came at one learner step."""
+
+    recent_PR: np.ndarray
+    """Newest outcomes, the newest last; NaN where there are fewer."""
+    idle_P: np.ndarray
+    """Steps since the newest outcome; inf when there is none."""
+    tally_P: np.ndarray
+    """Turns so far, each worth 0.9 per step since."""
+    turns_P: np.ndarray
+    """Turns so far."""
+    variance_P: np.ndarray
+    """Population variance of the turns' mean accuracies."""
+    last_mean_P: np.ndarray
+    """Mean accuracy of the newest turn; NaN when there is none."""
+    diversity_P: np.ndarray
+    """How different the rollouts of the newest group were, in [0, 1]; NaN when not measured."""
+    domain_P: np.ndarray
+    """Number of the prompt's domain, in the order of first sight; `domains` of the states names them."""
+
+    @classmethod
+    def none(cls, size: int) -> History:
+        """Of prompts that nothing is known of."""
+        nan_P, zero_P = np.full(size, np.nan), np.zeros(size)
+        return cls(np.full((size, 0), np.nan), np.full(size, np.inf), zero_P, zero_P, zero_P, nan_P, nan_P, zero_P)
+
+    def take(self, rows: np.ndarray) -> History:
+        """Of some prompts, in that order."""
+        return History(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+
+@dataclass(frozen=True)
 class Beliefs:
     """What is believed of P prompts as of one step: pseudo-counts (prior included), and what samplers need beside."""
 
@@ -45,6 +78,11 @@ class Beliefs:
     """Prompts drawn since the run began."""
     seed: int = 0
     """The run's seed."""
+    step: int = 0
+    """The learner's step."""
+    known: History | None = None
+    domains: tuple[str, ...] = ()
+    """Names of the domains, by number."""
 
     def __len__(self) -> int:
         return len(self.alpha_P)
@@ -59,10 +97,49 @@ class Beliefs:
         """Effective number of observations behind the mean, the prior's pseudo-counts included."""
         return self.alpha_P + self.beta_P
 
+    @property
+    def history(self) -> History:
+        """What happened to them."""
+        return History.none(len(self)) if self.known is None else self.known
+
+    @property
+    def busy(self) -> int:
+        """How many are in flight."""
+        return int(self.busy_P.sum())
+
     def take(self, rows: np.ndarray) -> Beliefs:
         """The beliefs of some prompts, in that order."""
         columns = (self.alpha_P, self.beta_P, self.visits_P, self.busy_P)
-        return Beliefs(*(column[rows] for column in columns), drawn=self.drawn, seed=self.seed)
+        known = None if self.known is None else self.known.take(rows)
+        taken = (column[rows] for column in columns)
+        return Beliefs(*taken, self.drawn, self.seed, self.step, known, self.domains)
+
+    def all(self) -> Beliefs:
+        """Every one."""
+        return self
+
+
+class States(Protocol):
+    """Prompts to choose from: `Beliefs` themselves, or a view that works them out for the rows that are taken."""
+
+    drawn: int
+    seed: int
+    step: int
+
+    def __len__(self) -> int: ...
+
+    @property
+    def busy(self) -> int:
+        """How many are in flight."""
+        ...
+
+    def take(self, rows: np.ndarray) -> Beliefs:
+        """The beliefs of some prompts, in that order."""
+        ...
+
+    def all(self) -> Beliefs:
+        """The beliefs of every prompt: costs as much as there are prompts."""
+        ...
 
 
 class Estimate(Protocol):
@@ -75,23 +152,58 @@ class Estimate(Protocol):
         """What is believed of a prompt never seen."""
         ...
 
-    def __call__(self, stat: Stat, observation: Observation, step: int) -> Stat:
-        """The statistics after one outcome that arrived at `step`."""
+    def observe(
+        self,
+        values_PK: np.ndarray,
+        decayed_P: np.ndarray,
+        accuracy_P: np.ndarray,
+        lag_P: np.ndarray,
+        step_P: np.ndarray,
+    ) -> np.ndarray:
+        """values_PK after one outcome each. The same bits for one prompt alone and among many."""
         ...
 
-    def shifted(self, stat: Stat, mean_abs_logprob_change: float, step: int) -> Stat:
-        """The statistics after the policy moved so many nats on this prompt; `stat` itself when it does not listen."""
+    def moved(self, values_PK: np.ndarray, change_P: np.ndarray) -> np.ndarray | None:
+        """values_PK after the policy moved so many nats on each prompt; None when the estimate does not listen."""
         ...
 
     def pseudo_counts(self, values_PK: np.ndarray, decayed_step_P: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
         """(alpha_P, beta_P) as of `step`; reads only."""
         ...
 
+    def __call__(self, stat: Stat, observation: Observation, step: int) -> Stat:
+        """`observe` for one prompt."""
+        ...
+
+    def shifted(self, stat: Stat, mean_abs_logprob_change: float, step: int) -> Stat:
+        """`moved` for one prompt; `stat` itself when the estimate does not listen."""
+        ...
+
+
+class OneByOne:
+    """`Estimate` for single prompts, from its columns' form, so that both give the same bits."""
+
+    def __call__(self, stat: Stat, observation: Observation, step: int) -> Stat:
+        """The statistics after one outcome that arrived at `step`."""
+        values_PK, decayed_P = np.array([stat.values]), np.array([stat.decayed_step])
+        seen = (np.array([float(observation.accuracy)]), np.array([observation.lag]), np.array([step]))
+        after_PK = self.observe(values_PK, decayed_P, *seen)  # type: ignore[attr-defined]
+        return Stat(tuple(after_PK[0].tolist()), max(step, stat.decayed_step))
+
+    def shifted(self, stat: Stat, mean_abs_logprob_change: float, step: int) -> Stat:
+        """The statistics after the policy moved; `stat` itself when the estimate does not listen."""
+        after_PK = self.moved(np.array([stat.values]), np.array([mean_abs_logprob_change]))
+        return stat if after_PK is None else Stat(tuple(after_PK[0].tolist()), max(step, stat.decayed_step))
+
+    def moved(self, values_PK: np.ndarray, change_P: np.ndarray) -> np.ndarray | None:
+        """Most estimates do not listen to the policy's movement."""
+        return None
+
 
 class Sampler(Protocol):
     """One way to choose prompts."""
 
-    def __call__(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` indices into `states`, in the order of choice. `UserError` when there are too few prompts."""
         ...
 
@@ -106,6 +218,11 @@ class Budget(Protocol):
     @property
     def largest(self) -> int:
         """Most rollouts that one prompt can get."""
+        ...
+
+    @property
+    def typical(self) -> int:
+        """Rollouts of a prompt on the average."""
         ...
 
     def prompts(self, budget: int) -> int:
@@ -129,6 +246,10 @@ def power(base: float, exponent: int) -> float:
     return base**exponent
 
 
+TABLE = 1 << 16
+"""Exponents below this are looked up."""
+
+
 @lru_cache(maxsize=64)
 def _power_table(base: float, size: int) -> np.ndarray:
     return np.array([power(base, exponent) for exponent in range(size)])
@@ -140,5 +261,9 @@ def powers(base: float, exponent_P: np.ndarray) -> np.ndarray:
     >>> powers(0.5, np.array([0, 3])).tolist()
     [1.0, 0.125]
     """
-    size = 1 << int(exponent_P.max(initial=0)).bit_length()
-    return _power_table(base, size)[exponent_P]
+    largest = int(exponent_P.max(initial=0))
+    if base == 1.0:
+        return np.ones(len(exponent_P))
+    if largest >= TABLE:
+        return np.array([power(base, exponent) for exponent in exponent_P.tolist()])
+    return _power_table(base, 1 << largest.bit_length())[exponent_P]

@@ -1,56 +1,51 @@
-"""Per-prompt statistics in columns: numpy arrays that grow by doubling, a dictionary from prompt id to row.
+"""Per-prompt statistics in columns, addressed by prompt id through a hash index; they grow while the run goes on.
 
 Event-sourced: whole-state records (`PosteriorState`) bring a prompt back bit for bit, and applying the same verdicts
-and steps in the same order gives the same bits.
+and steps in the same order gives the same bits, whether they come one by one or in batches: a batch is applied in
+rounds in which every prompt has at most one outcome, and a round is arithmetic on columns.
 
-A rewind voids what later steps did. So for every prompt that was touched after the newest named checkpoint the store
-keeps a journal: its statistics before the first such change, and the changes. A rewind folds them again: outcomes stay
-(they are facts) as of the step returned to, movements of void steps go. When a checkpoint covers a change it moves into
-the base. A journal is bounded by `MAX_PENDING` changes per prompt; what is pushed out at the front is settled early.
+A prompt costs about 180 bytes and its id: a million with ids of 32 characters take about 220 MB. Messages lie on disk
+(`texts.py`), what a rewind may take back in journals (`journal.py`).
 
 Axes: P rows, K statistics, R recent outcomes.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UserError
-from services.difficulty.state import Beliefs, Estimate, Observation, Stat
-from sluice.v1 import posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
+from services.difficulty import journal as journals_of
+from services.difficulty.columns import Before, Column, Columns
+from services.difficulty.index import Index
+from services.difficulty.journal import MOVED, Journal, fold
+from services.difficulty.seen import unseen
+from services.difficulty.state import Beliefs, Estimate, History, Stat, powers
+from services.difficulty.view import View
+from sluice.v1 import posterior_pb2, rollout_pb2, training_pb2
 
+MAX_PENDING = 4096
+"""Changes that a prompt's journal holds; what is pushed out at the front is settled early."""
 RECENT = 8
 """Outcomes kept per prompt."""
-MAX_PENDING = 4096
-"""Changes that a prompt's journal holds."""
-UNSEEN = frozenset({"INFRA_ERROR", "NOT_RUN", "UNSPECIFIED"})
-"""Outcomes that say nothing of the prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """An outcome or a movement (nats), and the step known when it was applied."""
-
-    what: Observation | float
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """Statistics before the first change that may still be taken back, and the changes."""
-
-    base: Stat
-    changes: tuple[Change, ...]
+TALLY_KEPT = 0.9
+"""What a turn still counts one step later."""
+DIVERSITY = "diversity"
+"""The named reward of a verdict that says how different its group's rollouts were."""
+SCALARS = {"last_version": np.int64, "last_step": np.int64, "tally": float, "turns": np.int32, "turn_mean": float,
+           "turn_squares": float, "turn_sum": float, "turn_outcomes": np.int32}  # fmt: skip
+"""Columns that are one field of a record each."""
+TURN = ("turns", "turn_mean", "turn_squares", "turn_sum", "turn_outcomes")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Everything known of one prompt."""
+    """Everything known of one prompt, its turns left out."""
 
     stat: Stat
     visits: int = 0
@@ -59,16 +54,8 @@ class Row:
     journal: Journal | None = None
 
 
-def unseen(verdict: rollout_pb2.Verdict) -> str:
-    """Why the posterior must not see this verdict; empty when it must."""
-    if verdict.purpose == prompt_pb2.PURPOSE_EVALUATE:
-        return "evaluation"
-    outcome = rollout_pb2.VerdictOutcome.Name(verdict.outcome).removeprefix("VERDICT_OUTCOME_")
-    if outcome in UNSEEN:
-        return outcome.lower()
-    if not verdict.prompt_id:
-        return "no_prompt"
-    return "" if 0 <= verdict.accuracy <= 1 else "accuracy_out_of_range"
+Past = tuple[list[Before], dict[int, tuple[Journal, int] | None]]
+"""Rows as they were, and their journals with how many changes they had."""
 
 
 @dataclass
@@ -79,210 +66,332 @@ class Store:
     step: int = 0
     version: int = 0
     checkpoint_step: int = 0
-    rows: dict[str, int] = field(default_factory=dict)
-    dirty: dict[str, Row] = field(default_factory=dict)
-    """Prompts changed since `clean`, with what was known of them before."""
+    rows: Index = field(default_factory=Index)
     journals: dict[int, Journal] = field(default_factory=dict)
+    domains: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.name = type(self.estimate).__module__.rpartition(".")[2]
-        width = len(self.estimate.columns)
-        self._values_PK = np.empty((0, width))
-        self._recent_PR = np.empty((0, RECENT))
-        self._decayed_P, self._visits_P, self._version_P = (np.empty(0, np.int64) for _ in range(3))
+        declared = {name: Column(dtype) for name, dtype in SCALARS.items()}
+        declared |= {"values": Column(float, (len(self.estimate.columns),)), "recent": Column(float, (RECENT,))}
+        declared |= {"decayed": Column(np.int64), "visits": Column(np.int32), "domain": Column(np.int16, kept=True)}
+        declared |= {"diversity": Column(float, fill=math.nan)}
+        self.columns = Columns(declared)
+        self._journals_before: dict[int, tuple[Journal, int] | None] = {}
+        self._initial_K = np.array(self.estimate.initial().values)
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def dirty(self) -> list[str]:
+        """Prompts changed since `clean`."""
+        return [self.rows.id_of(row) for row in self.columns.changed().tolist()]
+
     def add(self, prompt_id: str) -> int:
         """The row of a prompt; a new one holds the prior."""
-        row = self.rows.get(prompt_id)
-        if row is None:
-            row = self.rows[prompt_id] = len(self.rows)
-            if row == len(self._visits_P):
-                self._grow(max(2 * row, 64))
-            self._put(row, Row(self.estimate.initial()))
+        row = self.rows.put(prompt_id)
+        self._grow()
         return row
 
-    def _grow(self, size: int) -> None:
-        for name in ("_values_PK", "_recent_PR", "_decayed_P", "_visits_P", "_version_P"):
-            old = getattr(self, name)
-            new = np.zeros((size, *old.shape[1:]), old.dtype)
-            new[: len(old)] = old
-            setattr(self, name, new)
+    def put_domain(self, prompt_id: str, domain: str) -> None:
+        """Which domain a prompt is of."""
+        row = self.add(prompt_id)
+        self.columns["domain"][row] = self.domains.setdefault(domain, len(self.domains))
 
-    def get(self, prompt_id: str) -> Row:
-        """What is known of a prompt; `KeyError` when it has no row."""
-        row = self.rows[prompt_id]
-        visits = int(self._visits_P[row])
-        kept = min(visits, RECENT)
-        return Row(
-            stat=Stat(tuple(self._values_PK[row].tolist()), int(self._decayed_P[row])),
-            visits=visits,
-            last_version=int(self._version_P[row]),
-            recent=tuple(self._recent_PR[row, RECENT - kept :].tolist()),
-            journal=self.journals.get(row),
-        )
+    def _rows(self, prompt_ids: Sequence[str]) -> np.ndarray:
+        rows_P = self.rows.add(prompt_ids)
+        self._grow()
+        return rows_P
 
-    def _put(self, row: int, known: Row) -> None:
-        self._values_PK[row] = known.stat.values
-        self._decayed_P[row] = known.stat.decayed_step
-        self._visits_P[row] = known.visits
-        self._version_P[row] = known.last_version
-        if known.recent:
-            self._recent_PR[row, RECENT - len(known.recent) :] = known.recent
-        if known.journal is None:
-            self.journals.pop(row, None)
-        else:
-            self.journals[row] = known.journal
+    def _grow(self) -> None:
+        known = self.columns.size
+        if len(self.rows) > known:
+            self.columns.grow(len(self.rows))
+            self.columns["values"][known : len(self.rows)] = self._initial_K
 
-    def _change(self, prompt_id: str, before: Row, after: Row) -> None:
-        self.dirty.setdefault(prompt_id, before)
-        self._put(self.rows[prompt_id], after)
+    # Inputs.
 
     def apply_verdict(self, verdict: rollout_pb2.Verdict) -> bool:
         """Count an outcome; False when the posterior must not see it."""
-        if unseen(verdict):
-            return False
-        self.add(verdict.prompt_id)
-        before = self.get(verdict.prompt_id)
-        observation = Observation(verdict.accuracy, max(self.version - verdict.min_version, 0))
-        after = Row(
-            stat=self.estimate(before.stat, observation, self.step),
-            visits=before.visits + 1,
-            last_version=max(before.last_version, verdict.max_version),
-            recent=(*before.recent, verdict.accuracy)[-RECENT:],
-            journal=self._journal(before, observation),
-        )
-        self._change(verdict.prompt_id, before, after)
-        return True
+        return self.apply_verdicts([verdict]) == [""]
+
+    def apply_verdicts(self, verdicts: Sequence[rollout_pb2.Verdict]) -> list[str]:
+        """Count outcomes in this order; returns for each why the posterior must not see it, empty when it was."""
+        reasons = [unseen(verdict) for verdict in verdicts]
+        seen = [verdict for verdict, reason in zip(verdicts, reasons, strict=True) if not reason]
+        if not seen:
+            return reasons
+        lowest_N = np.array([verdict.min_version for verdict in seen], np.int64)
+        highest_N = np.array([verdict.max_version for verdict in seen], np.int64)
+        accuracy_N = np.array([verdict.accuracy for verdict in seen])
+        rows_N = self._rows([verdict.prompt_id for verdict in seen])
+        self.observe(rows_N, accuracy_N, np.maximum(self.version - lowest_N, 0), highest_N)
+        for verdict, row in zip(seen, rows_N.tolist(), strict=True):
+            for reward in verdict.rewards:
+                if reward.name == DIVERSITY:
+                    self.columns["diversity"][row] = reward.value
+        return reasons
+
+    def observe(self, rows_N: np.ndarray, accuracy_N: np.ndarray, lag_N: np.ndarray, version_N: np.ndarray) -> None:
+        """Count N outcomes of known rows, in this order."""
+        self._touch(rows_N)
+        if self.step > self.checkpoint_step:
+            self._write_down(rows_N, accuracy_N, lag_N)
+        columns, step = self.columns, self.step
+        for pick in _rounds(rows_N):
+            rows, accuracy = rows_N[pick], accuracy_N[pick]
+            decayed, steps = columns["decayed"][rows], np.full(len(rows), step)
+            seen = (accuracy, lag_N[pick], steps)
+            columns["values"][rows] = self.estimate.observe(columns["values"][rows], decayed, *seen)
+            columns["decayed"][rows] = np.maximum(decayed, steps)
+            columns["last_version"][rows] = np.maximum(columns["last_version"][rows], version_N[pick])
+            recent = columns["recent"][rows]
+            recent[:, :-1] = recent[:, 1:]
+            recent[:, -1] = accuracy
+            columns["recent"][rows] = recent
+            self._turn(rows, accuracy)
+            columns["visits"][rows] += 1
+
+    def _turn(self, rows: np.ndarray, accuracy: np.ndarray) -> None:
+        """Outcomes that arrive at one step are one turn; a turn that is over goes into mean and squares."""
+        columns, step = self.columns, self.step
+        last, count, total = (columns[name][rows] for name in ("last_step", "turn_outcomes", "turn_sum"))
+        new = (count == 0) | (last != step)
+        over = new & (count > 0)
+        if over.any():
+            ended = rows[over]
+            mean = total[over] / count[over]
+            turns = columns["turns"][ended] + 1
+            away = mean - columns["turn_mean"][ended]
+            columns["turns"][ended] = turns
+            columns["turn_mean"][ended] += away / turns
+            columns["turn_squares"][ended] += away * (mean - columns["turn_mean"][ended])
+        if new.any():
+            begun = rows[new]
+            kept = powers(TALLY_KEPT, np.maximum(step - last[new], 0))
+            columns["tally"][begun] = columns["tally"][begun] * kept + 1.0
+        columns["turn_sum"][rows] = np.where(new, accuracy, total + accuracy)
+        columns["turn_outcomes"][rows] = np.where(new, 1, count + 1)
+        columns["last_step"][rows] = step
 
     def apply_step(self, step: training_pb2.TrainStep) -> None:
         """Apply an optimiser step: the movements it measured, and what its newest checkpoint settles."""
         self.step, self.version = step.step, max(self.version, step.version)
-        for shift in step.shifts:
-            if math.isfinite(shift.mean_abs_logprob_change) and shift.mean_abs_logprob_change >= 0:
-                self._shift(shift.prompt_id, shift.mean_abs_logprob_change)
+        shifts = [(shift.prompt_id, shift.mean_abs_logprob_change) for shift in step.shifts]
+        shifts = [(prompt_id, change) for prompt_id, change in shifts if math.isfinite(change) and change >= 0]
+        if shifts:
+            rows_N = self._rows([prompt_id for prompt_id, _ in shifts])
+            self._move(rows_N, np.array([change for _, change in shifts]))
         self.settle(step.checkpoint_step)
 
-    def _shift(self, prompt_id: str, change: float) -> None:
-        self.add(prompt_id)
-        before = self.get(prompt_id)
-        stat = self.estimate.shifted(before.stat, change, self.step)
-        if stat is not before.stat:
-            after = dataclasses.replace(before, stat=stat, journal=self._journal(before, change))
-            self._change(prompt_id, before, after)
+    def _move(self, rows_N: np.ndarray, change_N: np.ndarray) -> None:
+        columns = self.columns
+        if self.estimate.moved(columns["values"][rows_N[:1]], change_N[:1]) is None:
+            return
+        self._touch(rows_N)
+        if self.step > self.checkpoint_step:
+            self._write_down(rows_N, change_N, np.full(len(rows_N), MOVED))
+        for pick in _rounds(rows_N):
+            rows = rows_N[pick]
+            columns["values"][rows] = self.estimate.moved(columns["values"][rows], change_N[pick])
+            columns["decayed"][rows] = np.maximum(columns["decayed"][rows], self.step)
 
-    def _journal(self, before: Row, what: Observation | float) -> Journal | None:
-        if self.step <= self.checkpoint_step:
-            return before.journal
-        journal = before.journal or Journal(before.stat, ())
-        changes = (*journal.changes, Change(what, self.step))
-        if len(changes) <= MAX_PENDING:
-            return Journal(journal.base, changes)
-        return Journal(self._fold(journal.base, changes[:1]), changes[1:])
+    # What may be taken back.
 
-    def _fold(self, stat: Stat, changes: Iterable[Change]) -> Stat:
-        for change in changes:
-            if isinstance(change.what, Observation):
-                stat = self.estimate(stat, change.what, change.step)
-            else:
-                stat = self.estimate.shifted(stat, change.what, change.step)
-        return stat
+    def _touch(self, rows_N: np.ndarray) -> None:
+        for row in self.columns.touch(rows_N).tolist():
+            known = self.journals.get(row)
+            self._journals_before[row] = (known, len(known.changes)) if known else None
+
+    def _stat(self, row: int) -> Stat:
+        return Stat(tuple(self.columns["values"][row].tolist()), int(self.columns["decayed"][row]))
+
+    def _write_down(self, rows_N: np.ndarray, value_N: np.ndarray, lag_N: np.ndarray) -> None:
+        journals, step = self.journals, self.step
+        for row, value, lag in zip(rows_N.tolist(), value_N.tolist(), lag_N.tolist(), strict=True):
+            known = journals.get(row)
+            if known is None:
+                known = journals[row] = Journal(self._stat(row))
+            known.changes.append((step, value, lag))
+            if len(known.changes) > MAX_PENDING:
+                (base,) = fold(self.estimate, [known.base], [known.changes[:1]])
+                journals[row] = Journal(base, known.changes[1:])
 
     def settle(self, checkpoint_step: int) -> None:
         """What was applied at or before this step can no longer be taken back."""
         if checkpoint_step <= self.checkpoint_step:
             return
         self.checkpoint_step = checkpoint_step
-        for row, journal in list(self.journals.items()):
-            done = sum(change.step <= checkpoint_step for change in journal.changes)
-            if done == len(journal.changes):
+        partly: list[tuple[int, int]] = []
+        for row, known in list(self.journals.items()):
+            done = sum(step <= checkpoint_step for step, _, _ in known.changes)
+            if done == len(known.changes):
                 del self.journals[row]
             elif done:
-                base = self._fold(journal.base, journal.changes[:done])
-                self.journals[row] = Journal(base, journal.changes[done:])
+                partly.append((row, done))
+        before = [self.journals[row] for row, _ in partly]
+        changes = [known.changes[:done] for known, (_, done) in zip(before, partly, strict=True)]
+        bases = fold(self.estimate, [known.base for known in before], changes)
+        for (row, done), known, base in zip(partly, before, bases, strict=True):
+            self.journals[row] = Journal(base, known.changes[done:])
 
     def rewind(self, rewind: training_pb2.Rewind) -> None:
         """Fold every journal again without what steps after `to_step` did."""
-        ids = {row: prompt_id for prompt_id, row in self.rows.items()} if self.journals else {}
-        for row, journal in list(self.journals.items()):
-            before = self.get(ids[row])
+        if self.journals:
+            rows, known = np.array(list(self.journals)), list(self.journals.values())
             stands = [
-                Change(change.what, min(change.step, rewind.to_step))
-                for change in journal.changes
-                if change.step <= rewind.to_step or isinstance(change.what, Observation)
+                [(min(s, rewind.to_step), v, lag) for s, v, lag in j.changes if s <= rewind.to_step or lag != MOVED]
+                for j in known
             ]
-            stat = self._fold(journal.base, stands)
-            self._change(ids[row], before, dataclasses.replace(before, stat=stat, journal=None))
+            self._touch(rows)
+            stats = fold(self.estimate, [j.base for j in known], stands)
+            self.columns["values"][rows] = [stat.values for stat in stats]
+            self.columns["decayed"][rows] = [stat.decayed_step for stat in stats]
+            self.journals.clear()
         self.step = self.checkpoint_step = rewind.to_step
         self.version = max(self.version, rewind.version)
 
-    def beliefs(self, rows_P: np.ndarray, busy: Iterable[str] = (), drawn: int = 0, seed: int = 0) -> Beliefs:
-        """What is believed now of the prompts in these rows, in that order; `busy` names those in flight."""
-        alpha_P, beta_P = self.estimate.pseudo_counts(self._values_PK[rows_P], self._decayed_P[rows_P], self.step)
-        flags = np.zeros(len(self.rows), bool)
-        flags[[self.rows[prompt_id] for prompt_id in busy if prompt_id in self.rows]] = True
-        return Beliefs(alpha_P, beta_P, self._visits_P[rows_P], flags[rows_P], drawn, seed)
+    def clean(self) -> Past:
+        """Forget which prompts changed; returns what was known of them before, for `undo`."""
+        journals, self._journals_before = self._journals_before, {}
+        return self.columns.clean(), journals
 
-    def clean(self) -> dict[str, Row]:
-        """Forget which prompts changed; returns them with what was known before, for `undo`."""
-        changed, self.dirty = self.dirty, {}
-        return changed
-
-    def undo(self, before: dict[str, Row]) -> None:
+    def undo(self, past: Past) -> None:
         """Make prompts what they were."""
-        for prompt_id, row in before.items():
-            self._put(self.rows[prompt_id], row)
+        before, journals = past
+        self.columns.undo(before)
+        for row, known in journals.items():
+            if known is None:
+                self.journals.pop(row, None)
+            else:
+                self.journals[row], length = known
+                del self.journals[row].changes[length:]
+
+    def forget(self) -> None:
+        """Every prompt holds the prior again; rows and domains stay."""
+        domain, size = self.columns["domain"], self.columns.size
+        self.columns = Columns(self.columns.declared)
+        self.columns.grow(size)
+        self.columns["values"][:size] = self._initial_K
+        self.columns["domain"][:size] = domain[:size]
+        self.journals, self._journals_before = {}, {}
+        self.step = self.version = self.checkpoint_step = 0
+
+    def adopt(self, index: Index, columns: dict[str, np.ndarray], domains: dict[str, int]) -> None:
+        """Become what these hold, journals aside."""
+        self.rows, self.domains, self.journals, self._journals_before = index, domains, {}, {}
+        self.columns = Columns(self.columns.declared)
+        self.columns.adopt(columns)
+        self.step = self.version = self.checkpoint_step = 0
+
+    # What is known.
+
+    def view(self, rows_P: np.ndarray, busy: Iterable[str] = (), drawn: int = 0, seed: int = 0) -> View:
+        """What is believed now of the prompts in these rows, in that order; `busy` names those in flight."""
+        busy_rows = self.rows.find(list(busy))
+        return View(self, rows_P, np.unique(busy_rows[busy_rows >= 0]), drawn, seed, self.step)
+
+    def beliefs(self, rows_P: np.ndarray, busy_rows: np.ndarray, drawn: int = 0, seed: int = 0) -> Beliefs:
+        """What is believed now of these rows."""
+        columns = self.columns
+        values_PK, decayed_P = columns["values"][rows_P], columns["decayed"][rows_P]
+        alpha_P, beta_P = self.estimate.pseudo_counts(values_PK, decayed_P, self.step)
+        visits_P, busy_P = columns["visits"][rows_P], np.isin(rows_P, busy_rows)
+        known = self._history(rows_P, visits_P)
+        return Beliefs(alpha_P, beta_P, visits_P, busy_P, drawn, seed, self.step, known, tuple(self.domains))
+
+    def _history(self, rows_P: np.ndarray, visits_P: np.ndarray) -> History:
+        columns = self.columns
+        turns, mean, squares, total, count, last, tally, recent_PR = (
+            columns[name][rows_P] for name in (*TURN, "last_step", "tally", "recent")
+        )
+        open_P = count > 0
+        last_mean_P = np.where(open_P, total / np.maximum(count, 1), np.nan)
+        all_P = turns + open_P
+        away_P = np.where(open_P, last_mean_P - mean, 0.0)
+        squares_P = squares + away_P * away_P * turns / np.maximum(all_P, 1)
+        age_P = np.maximum(self.step - last, 0)
+        missing_PR = np.arange(RECENT) < RECENT - np.minimum(visits_P, RECENT)[:, None]
+        return History(
+            recent_PR=np.where(missing_PR, np.nan, recent_PR),
+            idle_P=np.where(open_P, age_P, np.inf),
+            tally_P=tally * powers(TALLY_KEPT, age_P),
+            turns_P=all_P,
+            variance_P=squares_P / np.maximum(all_P, 1),
+            last_mean_P=last_mean_P,
+            diversity_P=columns["diversity"][rows_P],
+            domain_P=columns["domain"][rows_P],
+        )
+
+    def get(self, prompt_id: str) -> Row:
+        """What is known of a prompt; `KeyError` when it has no row."""
+        row = self.rows[prompt_id]
+        visits = int(self.columns["visits"][row])
+        recent = self.columns["recent"][row, RECENT - min(visits, RECENT) :].tolist()
+        version = int(self.columns["last_version"][row])
+        return Row(self._stat(row), visits, version, tuple(recent), self.journals.get(row))
+
+    # Records.
 
     def to_record(self, prompt_id: str) -> posterior_pb2.PosteriorState:
         """The whole state of a prompt; `KeyError` when it has no row."""
-        known = self.get(prompt_id)
-        record = posterior_pb2.PosteriorState(
-            prompt_id=prompt_id,
-            estimator=self.name,
-            statistics=self._named(known.stat),
-            decayed_step=known.stat.decayed_step,
-            visits=known.visits,
-            last_version=known.last_version,
-            recent=known.recent,
-            step=self.step,
-        )
-        if known.journal:
-            record.base_statistics.update(self._named(known.journal.base))
-            record.base_decayed_step = known.journal.base.decayed_step
-            record.pending.extend(map(_to_pending, known.journal.changes))
-        return record
+        return next(self.to_records(np.array([self.rows[prompt_id]])))
 
-    def _named(self, stat: Stat) -> dict[str, float]:
-        return dict(zip(self.estimate.columns, stat.values, strict=True))
+    def to_records(self, rows_N: np.ndarray) -> Iterator[posterior_pb2.PosteriorState]:
+        """The whole states of these rows."""
+        names, columns = self.estimate.columns, self.columns
+        told = {name: columns[name][rows_N].tolist() for name in (*SCALARS, "values", "recent", "decayed", "visits")}
+        told["diversity"] = columns["diversity"][rows_N].tolist()
+        for place, row in enumerate(rows_N.tolist()):
+            visits = told["visits"][place]
+            record = posterior_pb2.PosteriorState(
+                prompt_id=self.rows.id_of(row),
+                estimator=self.name,
+                statistics=dict(zip(names, told["values"][place], strict=True)),
+                decayed_step=told["decayed"][place],
+                visits=visits,
+                recent=told["recent"][place][RECENT - min(visits, RECENT) :],
+                step=self.step,
+                **{name: told[name][place] for name in SCALARS},
+            )
+            if told["diversity"][place] == told["diversity"][place]:
+                record.diversity = told["diversity"][place]
+            if known := self.journals.get(row):
+                record.base_statistics.update(dict(zip(names, known.base.values, strict=True)))
+                record.base_decayed_step = known.base.decayed_step
+                record.pending.extend(map(journals_of.to_pending, known.changes))
+            yield record
 
     def from_record(self, record: posterior_pb2.PosteriorState) -> None:
         """Become what the record says of its prompt. Raises `UserError` when another estimate wrote it."""
-        columns = self.estimate.columns
-        if record.estimator != self.name or set(record.statistics) != set(columns):
+        names, columns = self.estimate.columns, self.columns
+        if record.estimator != self.name or set(record.statistics) != set(names):
             raise UserError(f"the posterior was written by estimate {record.estimator!r}; accepted: {self.name!r}")
-        journal = None
+        row = self.add(record.prompt_id)
+        told: dict[str, Any] = {name: getattr(record, name) for name in SCALARS}
+        told |= {"visits": record.visits, "decayed": record.decayed_step}
+        told["values"] = [record.statistics[name] for name in names]
+        told["diversity"] = record.diversity if record.HasField("diversity") else math.nan
+        for name, value in told.items():
+            columns[name][row] = value
+        if record.recent:
+            columns["recent"][row, RECENT - len(record.recent) :] = record.recent
+        self.journals.pop(row, None)
         if record.pending:
-            base = Stat(tuple(record.base_statistics[name] for name in columns), record.base_decayed_step)
-            journal = Journal(base, tuple(map(_from_pending, record.pending)))
-        known = Row(
-            stat=Stat(tuple(record.statistics[name] for name in columns), record.decayed_step),
-            visits=record.visits,
-            last_version=record.last_version,
-            recent=tuple(record.recent),
-            journal=journal,
-        )
-        self._put(self.add(record.prompt_id), known)
+            base = Stat(tuple(record.base_statistics[name] for name in names), record.base_decayed_step)
+            self.journals[row] = Journal(base, list(map(journals_of.from_pending, record.pending)))
 
 
-def _to_pending(change: Change) -> posterior_pb2.PosteriorChange:
-    if isinstance(change.what, Observation):
-        return posterior_pb2.PosteriorChange(step=change.step, accuracy=change.what.accuracy, lag=change.what.lag)
-    return posterior_pb2.PosteriorChange(step=change.step, mean_abs_logprob_change=change.what)
-
-
-def _from_pending(pending: posterior_pb2.PosteriorChange) -> Change:
-    if pending.WhichOneof("what") == "accuracy":
-        return Change(Observation(pending.accuracy, pending.lag), pending.step)
-    return Change(pending.mean_abs_logprob_change, pending.step)
+def _rounds(rows_N: np.ndarray) -> Iterator[np.ndarray | slice]:
+    """Which of N changes to apply at once: in each round a row comes once, and rounds keep the rows' order."""
+    order = np.argsort(rows_N, kind="stable")
+    starts = np.concatenate([[True], np.diff(rows_N[order]) != 0])
+    if starts.all():
+        yield slice(None)
+        return
+    place = np.arange(len(rows_N))
+    rank = np.empty(len(rows_N), np.int64)
+    rank[order] = place - np.maximum.accumulate(np.where(starts, place, 0))
+    for number in range(int(rank.max()) + 1):
+        yield np.flatnonzero(rank == number)

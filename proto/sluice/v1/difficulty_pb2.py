@@ -24,31 +24,40 @@ _sym_db = _symbol_database.Default()
 
 from sluice.v1 import posterior_pb2 as sluice_dot_v1_dot_posterior__pb2
 from sluice.v1 import prompt_pb2 as sluice_dot_v1_dot_prompt__pb2
+from sluice.v1 import training_pb2 as sluice_dot_v1_dot_training__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asluice/v1/difficulty.proto\x12\tsluice.v1\x1a\x19sluice/v1/posterior.proto\x1a\x16sluice/v1/prompt.proto\"\x18\n\x0bNextRequest\x12\t\n\x01n\x18\x01 \x01(\r\"_\n\x06\x43hoice\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x10\n\x08rollouts\x18\x02 \x01(\r\x12!\n\x06\x62\x65lief\x18\x03 \x01(\x0b\x32\x11.sluice.v1.Belief\x12\r\n\x05score\x18\x04 \x01(\x01\"2\n\x0cNextResponse\x12\"\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x11.sluice.v1.Choice\"T\n\x0bObservation\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x14\n\x07version\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_version\">\n\x0eObserveRequest\x12,\n\x0cobservations\x18\x01 \x03(\x0b\x32\x16.sluice.v1.Observation\"#\n\x0fObserveResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\"&\n\x10PosteriorRequest\x12\x12\n\nprompt_ids\x18\x01 \x03(\t\">\n\x11PosteriorResponse\x12)\n\x06states\x18\x01 \x03(\x0b\x32\x19.sluice.v1.PosteriorState2\xd6\x01\n\x11\x44ifficultyService\x12\x37\n\x04Next\x12\x16.sluice.v1.NextRequest\x1a\x17.sluice.v1.NextResponse\x12@\n\x07Observe\x12\x19.sluice.v1.ObserveRequest\x1a\x1a.sluice.v1.ObserveResponse\x12\x46\n\tPosterior\x12\x1b.sluice.v1.PosteriorRequest\x1a\x1c.sluice.v1.PosteriorResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asluice/v1/difficulty.proto\x12\tsluice.v1\x1a\x19sluice/v1/posterior.proto\x1a\x16sluice/v1/prompt.proto\x1a\x18sluice/v1/training.proto\"\x18\n\x0bNextRequest\x12\t\n\x01n\x18\x01 \x01(\r\"_\n\x06\x43hoice\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x10\n\x08rollouts\x18\x02 \x01(\r\x12!\n\x06\x62\x65lief\x18\x03 \x01(\x0b\x32\x11.sluice.v1.Belief\x12\r\n\x05score\x18\x04 \x01(\x01\"2\n\x0cNextResponse\x12\"\n\x07\x63hoices\x18\x01 \x03(\x0b\x32\x11.sluice.v1.Choice\"z\n\x0bObservation\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x01\x12\x14\n\x07version\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\tdiversity\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_versionB\x0c\n\n_diversity\">\n\x0eObserveRequest\x12,\n\x0cobservations\x18\x01 \x03(\x0b\x32\x16.sluice.v1.Observation\"#\n\x0fObserveResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\"&\n\x10PosteriorRequest\x12\x12\n\nprompt_ids\x18\x01 \x03(\t\">\n\x11PosteriorResponse\x12)\n\x06states\x18\x01 \x03(\x0b\x32\x19.sluice.v1.PosteriorState\"\x11\n\x0fSnapshotRequest\"j\n\x10SnapshotResponse\x12\x0f\n\x07prompts\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12!\n\x06\x63overs\x18\x04 \x03(\x0b\x32\x11.sluice.v1.Offset\"#\n\x0e\x45xplainRequest\x12\x11\n\tprompt_id\x18\x01 \x01(\t\"\xc4\x01\n\x0f\x45xplainResponse\x12(\n\x05state\x18\x01 \x01(\x0b\x32\x19.sluice.v1.PosteriorState\x12!\n\x06\x62\x65lief\x18\x02 \x01(\x0b\x32\x11.sluice.v1.Belief\x12\x0f\n\x07sampler\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\x12\x12\n\npercentile\x18\x05 \x01(\x01\x12\x10\n\x08\x63ompared\x18\x06 \x01(\x04\x12\x0c\n\x04\x62usy\x18\x07 \x01(\x08\x12\x10\n\x08sentence\x18\x08 \x01(\t2\xdd\x02\n\x11\x44ifficultyService\x12\x37\n\x04Next\x12\x16.sluice.v1.NextRequest\x1a\x17.sluice.v1.NextResponse\x12@\n\x07Observe\x12\x19.sluice.v1.ObserveRequest\x1a\x1a.sluice.v1.ObserveResponse\x12\x46\n\tPosterior\x12\x1b.sluice.v1.PosteriorRequest\x1a\x1c.sluice.v1.PosteriorResponse\x12@\n\x07\x45xplain\x12\x19.sluice.v1.ExplainRequest\x1a\x1a.sluice.v1.ExplainResponse\x12\x43\n\x08Snapshot\x12\x1a.sluice.v1.SnapshotRequest\x1a\x1b.sluice.v1.SnapshotResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluice.v1.difficulty_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NEXTREQUEST']._serialized_start=92
-  _globals['_NEXTREQUEST']._serialized_end=116
-  _globals['_CHOICE']._serialized_start=118
-  _globals['_CHOICE']._serialized_end=213
-  _globals['_NEXTRESPONSE']._serialized_start=215
-  _globals['_NEXTRESPONSE']._serialized_end=265
-  _globals['_OBSERVATION']._serialized_start=267
-  _globals['_OBSERVATION']._serialized_end=351
-  _globals['_OBSERVEREQUEST']._serialized_start=353
-  _globals['_OBSERVEREQUEST']._serialized_end=415
-  _globals['_OBSERVERESPONSE']._serialized_start=417
-  _globals['_OBSERVERESPONSE']._serialized_end=452
-  _globals['_POSTERIORREQUEST']._serialized_start=454
-  _globals['_POSTERIORREQUEST']._serialized_end=492
-  _globals['_POSTERIORRESPONSE']._serialized_start=494
-  _globals['_POSTERIORRESPONSE']._serialized_end=556
-  _globals['_DIFFICULTYSERVICE']._serialized_start=559
-  _globals['_DIFFICULTYSERVICE']._serialized_end=773
+  _globals['_NEXTREQUEST']._serialized_start=118
+  _globals['_NEXTREQUEST']._serialized_end=142
+  _globals['_CHOICE']._serialized_start=144
+  _globals['_CHOICE']._serialized_end=239
+  _globals['_NEXTRESPONSE']._serialized_start=241
+  _globals['_NEXTRESPONSE']._serialized_end=291
+  _globals['_OBSERVATION']._serialized_start=293
+  _globals['_OBSERVATION']._serialized_end=415
+  _globals['_OBSERVEREQUEST']._serialized_start=417
+  _globals['_OBSERVEREQUEST']._serialized_end=479
+  _globals['_OBSERVERESPONSE']._serialized_start=481
+  _globals['_OBSERVERESPONSE']._serialized_end=516
+  _globals['_POSTERIORREQUEST']._serialized_start=518
+  _globals['_POSTERIORREQUEST']._serialized_end=556
+  _globals['_POSTERIORRESPONSE']._serialized_start=558
+  _globals['_POSTERIORRESPONSE']._serialized_end=620
+  _globals['_SNAPSHOTREQUEST']._serialized_start=622
+  _globals['_SNAPSHOTREQUEST']._serialized_end=639
+  _globals['_SNAPSHOTRESPONSE']._serialized_start=641
+  _globals['_SNAPSHOTRESPONSE']._serialized_end=747
+  _globals['_EXPLAINREQUEST']._serialized_start=749
+  _globals['_EXPLAINREQUEST']._serialized_end=784
+  _globals['_EXPLAINRESPONSE']._serialized_start=787
+  _globals['_EXPLAINRESPONSE']._serialized_end=983
+  _globals['_DIFFICULTYSERVICE']._serialized_start=986
+  _globals['_DIFFICULTYSERVICE']._serialized_end=1335
 # @@protoc_insertion_point(module_scope)

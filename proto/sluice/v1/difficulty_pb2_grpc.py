@@ -50,6 +50,16 @@ class DifficultyServiceStub(object):
                 request_serializer=sluice_dot_v1_dot_difficulty__pb2.PosteriorRequest.SerializeToString,
                 response_deserializer=sluice_dot_v1_dot_difficulty__pb2.PosteriorResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/sluice.v1.DifficultyService/Explain',
+                request_serializer=sluice_dot_v1_dot_difficulty__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=sluice_dot_v1_dot_difficulty__pb2.ExplainResponse.FromString,
+                _registered_method=True)
+        self.Snapshot = channel.unary_unary(
+                '/sluice.v1.DifficultyService/Snapshot',
+                request_serializer=sluice_dot_v1_dot_difficulty__pb2.SnapshotRequest.SerializeToString,
+                response_deserializer=sluice_dot_v1_dot_difficulty__pb2.SnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class DifficultyServiceServicer(object):
@@ -77,6 +87,20 @@ class DifficultyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Why is this prompt chosen, or not?
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Snapshot(self, request, context):
+        """Write the local snapshot that shortens the next start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DifficultyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +118,16 @@ def add_DifficultyServiceServicer_to_server(servicer, server):
                     servicer.Posterior,
                     request_deserializer=sluice_dot_v1_dot_difficulty__pb2.PosteriorRequest.FromString,
                     response_serializer=sluice_dot_v1_dot_difficulty__pb2.PosteriorResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=sluice_dot_v1_dot_difficulty__pb2.ExplainRequest.FromString,
+                    response_serializer=sluice_dot_v1_dot_difficulty__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Snapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.Snapshot,
+                    request_deserializer=sluice_dot_v1_dot_difficulty__pb2.SnapshotRequest.FromString,
+                    response_serializer=sluice_dot_v1_dot_difficulty__pb2.SnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +212,60 @@ class DifficultyService(object):
             '/sluice.v1.DifficultyService/Posterior',
             sluice_dot_v1_dot_difficulty__pb2.PosteriorRequest.SerializeToString,
             sluice_dot_v1_dot_difficulty__pb2.PosteriorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.v1.DifficultyService/Explain',
+            sluice_dot_v1_dot_difficulty__pb2.ExplainRequest.SerializeToString,
+            sluice_dot_v1_dot_difficulty__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Snapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.v1.DifficultyService/Snapshot',
+            sluice_dot_v1_dot_difficulty__pb2.SnapshotRequest.SerializeToString,
+            sluice_dot_v1_dot_difficulty__pb2.SnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,7 +20,7 @@ class PosteriorChange(_message.Message):
     def __init__(self, step: _Optional[int] = ..., accuracy: _Optional[float] = ..., mean_abs_logprob_change: _Optional[float] = ..., lag: _Optional[int] = ...) -> None: ...
 
 class PosteriorState(_message.Message):
-    __slots__ = ("prompt_id", "estimator", "statistics", "decayed_step", "visits", "last_version", "recent", "applied", "epoch", "step", "pending", "base_statistics", "base_decayed_step")
+    __slots__ = ("prompt_id", "estimator", "statistics", "decayed_step", "visits", "last_version", "recent", "applied", "epoch", "step", "pending", "base_statistics", "base_decayed_step", "last_step", "tally", "turns", "turn_mean", "turn_squares", "turn_sum", "turn_outcomes", "diversity")
     class StatisticsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,14 @@ class PosteriorState(_message.Message):
     PENDING_FIELD_NUMBER: _ClassVar[int]
     BASE_STATISTICS_FIELD_NUMBER: _ClassVar[int]
     BASE_DECAYED_STEP_FIELD_NUMBER: _ClassVar[int]
+    LAST_STEP_FIELD_NUMBER: _ClassVar[int]
+    TALLY_FIELD_NUMBER: _ClassVar[int]
+    TURNS_FIELD_NUMBER: _ClassVar[int]
+    TURN_MEAN_FIELD_NUMBER: _ClassVar[int]
+    TURN_SQUARES_FIELD_NUMBER: _ClassVar[int]
+    TURN_SUM_FIELD_NUMBER: _ClassVar[int]
+    TURN_OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     prompt_id: str
     estimator: str
     statistics: _containers.ScalarMap[str, float]
@@ -61,7 +69,15 @@ class PosteriorState(_message.Message):
     pending: _containers.RepeatedCompositeFieldContainer[PosteriorChange]
     base_statistics: _containers.ScalarMap[str, float]
     base_decayed_step: int
-    def __init__(self, prompt_id: _Optional[str] = ..., estimator: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., decayed_step: _Optional[int] = ..., visits: _Optional[int] = ..., last_version: _Optional[int] = ..., recent: _Optional[_Iterable[float]] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[PosteriorChange, _Mapping]]] = ..., base_statistics: _Optional[_Mapping[str, float]] = ..., base_decayed_step: _Optional[int] = ...) -> None: ...
+    last_step: int
+    tally: float
+    turns: int
+    turn_mean: float
+    turn_squares: float
+    turn_sum: float
+    turn_outcomes: int
+    diversity: float
+    def __init__(self, prompt_id: _Optional[str] = ..., estimator: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., decayed_step: _Optional[int] = ..., visits: _Optional[int] = ..., last_version: _Optional[int] = ..., recent: _Optional[_Iterable[float]] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[PosteriorChange, _Mapping]]] = ..., base_statistics: _Optional[_Mapping[str, float]] = ..., base_decayed_step: _Optional[int] = ..., last_step: _Optional[int] = ..., tally: _Optional[float] = ..., turns: _Optional[int] = ..., turn_mean: _Optional[float] = ..., turn_squares: _Optional[float] = ..., turn_sum: _Optional[float] = ..., turn_outcomes: _Optional[int] = ..., diversity: _Optional[float] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
     __slots__ = ("request_id", "places", "ended_at_step", "epoch", "prompt_id", "deadline_ms", "first_index")

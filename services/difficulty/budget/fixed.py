@@ -32,6 +32,11 @@ class Fixed:
         """Most rollouts that one prompt can get."""
         return self.n
 
+    @property
+    def typical(self) -> int:
+        """Rollouts of a prompt on the average."""
+        return self.n
+
     def prompts(self, budget: int) -> int:
         """How many prompts to choose when `budget` rollouts may be spent."""
         return budget // self.n

@@ -19,11 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.difficulty.state import Observation, Stat, power, powers
+from services.difficulty.state import OneByOne, Stat, powers
 
 
 @dataclass(frozen=True)
-class Beta:
+class Beta(OneByOne):
     """Pseudo-counts of right (alpha) and wrong (beta) answers.
 
     `prior_alpha`, `prior_beta`: pseudo-counts before any outcome, > 0; 1 and 1 is uniform.
@@ -32,6 +32,7 @@ class Beta:
 
     Worked number: (3, 3), one step later 6 of 8 are right.
 
+    >>> from services.difficulty.state import Observation
     >>> beta, stat = Beta(), Stat((3.0, 3.0), decayed_step=0)
     >>> for accuracy in [1, 1, 1, 1, 1, 1, 0, 0]:
     ...     stat = beta(stat, Observation(accuracy), step=1)
@@ -60,21 +61,21 @@ class Beta:
         """The prior."""
         return Stat((self.prior_alpha, self.prior_beta))
 
-    def __call__(self, stat: Stat, observation: Observation, step: int) -> Stat:
-        """Decay up to `step`, then count."""
-        alpha, beta = stat.values
-        age = step - stat.decayed_step
-        if age > 0:
-            kept = self.local_decay * power(self.global_decay, age)
-            alpha = self.prior_alpha + kept * (alpha - self.prior_alpha)
-            beta = self.prior_beta + kept * (beta - self.prior_beta)
-        weight = power(self.lag_discount, observation.lag)
-        fresh = (alpha + weight * observation.accuracy, beta + weight * (1.0 - observation.accuracy))
-        return Stat(fresh, max(step, stat.decayed_step))
-
-    def shifted(self, stat: Stat, mean_abs_logprob_change: float, step: int) -> Stat:
-        """Forgets by time alone."""
-        return stat
+    def observe(
+        self,
+        values_PK: np.ndarray,
+        decayed_P: np.ndarray,
+        accuracy_P: np.ndarray,
+        lag_P: np.ndarray,
+        step_P: np.ndarray,
+    ) -> np.ndarray:
+        """Decay up to the step, then count."""
+        age_P = np.maximum(step_P - decayed_P, 0)
+        kept_P = np.where(age_P > 0, self.local_decay * powers(self.global_decay, age_P), 1.0)
+        prior_K = np.array((self.prior_alpha, self.prior_beta))
+        decayed_PK = np.where((age_P > 0)[:, None], prior_K + kept_P[:, None] * (values_PK - prior_K), values_PK)
+        weight_P = powers(self.lag_discount, lag_P)
+        return decayed_PK + np.stack((weight_P * accuracy_P, weight_P * (1.0 - accuracy_P)), axis=1)
 
     def pseudo_counts(self, values_PK: np.ndarray, decayed_step_P: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
         """(alpha_P, beta_P) with the global decay up to `step`."""

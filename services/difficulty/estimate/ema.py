@@ -15,17 +15,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.difficulty.state import Observation, Stat
+from services.difficulty.state import OneByOne, Stat
 
 
 @dataclass(frozen=True)
-class Ema:
+class Ema(OneByOne):
     """A moving average per prompt.
 
     `rate`: weight of the newest outcome, in (0, 1). `prior`: value of a prompt never seen, in (0, 1).
 
     Worked number: 0.5 + 0.1 * (1 - 0.5) = 0.55, and 1 / (0.81 + 0.01) = 1.22 observations.
 
+    >>> from services.difficulty.state import Observation
     >>> stat = Ema()(Ema().initial(), Observation(1.0), step=1)
     >>> round(stat.values[0], 6), round(1 / stat.values[1], 2)
     (0.55, 1.22)
@@ -46,16 +47,19 @@ class Ema:
         """The prior, worth one observation."""
         return Stat((self.prior, 1.0))
 
-    def __call__(self, stat: Stat, observation: Observation, step: int) -> Stat:
+    def observe(
+        self,
+        values_PK: np.ndarray,
+        decayed_P: np.ndarray,
+        accuracy_P: np.ndarray,
+        lag_P: np.ndarray,
+        step_P: np.ndarray,
+    ) -> np.ndarray:
         """Move towards the outcome."""
-        value, squares = stat.values
+        value_P, squares_P = values_PK.T
         kept = 1.0 - self.rate
-        moved = (value + self.rate * (observation.accuracy - value), kept * kept * squares + self.rate * self.rate)
-        return Stat(moved, max(step, stat.decayed_step))
-
-    def shifted(self, stat: Stat, mean_abs_logprob_change: float, step: int) -> Stat:
-        """Does not listen to the policy's movement."""
-        return stat
+        value_P = value_P + self.rate * (accuracy_P - value_P)
+        return np.stack((value_P, kept * kept * squares_P + self.rate * self.rate), axis=1)
 
     def pseudo_counts(self, values_PK: np.ndarray, decayed_step_P: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
         """(alpha_P, beta_P)."""

@@ -21,11 +21,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.difficulty.state import Observation, Stat
+from services.difficulty.state import OneByOne, Stat
 
 
 @dataclass(frozen=True)
-class SpoTracker:
+class SpoTracker(OneByOne):
     """The value that single-stream policy optimisation subtracts.
 
     `d_half`: movement that halves the memory, nats, > 0. `rho_min`, `rho_max`: bounds of what is kept per visit, in
@@ -33,6 +33,7 @@ class SpoTracker:
 
     Worked number: 3 of 8 right offline, then r = 1 and the policy moved by 0.005 nats.
 
+    >>> from services.difficulty.state import Observation
     >>> tracker = SpoTracker()
     >>> stat = tracker(tracker.offline(right=3, tries=8), Observation(1.0), step=1)
     >>> [round(value, 6) for value in tracker.shifted(stat, 0.005, step=1).values[:2]]
@@ -73,29 +74,34 @@ class SpoTracker:
         """
         return min(max(2.0 ** (-mean_abs_logprob_change / self.d_half), self.rho_min), self.rho_max)
 
-    def __call__(self, stat: Stat, observation: Observation, step: int) -> Stat:
+    def observe(
+        self,
+        values_PK: np.ndarray,
+        decayed_P: np.ndarray,
+        accuracy_P: np.ndarray,
+        lag_P: np.ndarray,
+        step_P: np.ndarray,
+    ) -> np.ndarray:
         """Add an outcome; it waits for its movement, unless that was here first."""
-        right, wrong = observation.accuracy, 1.0 - observation.accuracy
-        if step > stat.decayed_step and _waiting(stat):
-            stat = self._settled(stat, self.rho_max, step)
-        alpha, beta, fresh_right, fresh_wrong, forget = stat.values
-        step = max(step, stat.decayed_step)
-        if forget:
-            return Stat((forget * alpha + right, forget * beta + wrong, fresh_right, fresh_wrong, 0.0), step)
-        return Stat((alpha, beta, fresh_right + right, fresh_wrong + wrong, 0.0), step)
+        after_PK = values_PK.copy()
+        late_P = (step_P > decayed_P) & _waiting(values_PK)
+        after_PK[late_P] = _settled(after_PK[late_P], self.rho_max)
+        seen_P2 = np.stack((accuracy_P, 1.0 - accuracy_P), axis=1)
+        forget_P = after_PK[:, 4]
+        known_P = forget_P > 0
+        after_PK[known_P, :2] = forget_P[known_P, None] * after_PK[known_P, :2] + seen_P2[known_P]
+        after_PK[~known_P, 2:4] += seen_P2[~known_P]
+        after_PK[:, 4] = 0.0
+        return after_PK
 
-    def shifted(self, stat: Stat, mean_abs_logprob_change: float, step: int) -> Stat:
+    def moved(self, values_PK: np.ndarray, change_P: np.ndarray) -> np.ndarray:
         """Settle the waiting outcomes, or keep the movement for the outcome that comes."""
-        rho = self.rho(mean_abs_logprob_change)
-        if _waiting(stat):
-            return self._settled(stat, rho, step)
-        *counts, forget = stat.values
-        return Stat((*counts, rho * forget if forget else rho), max(step, stat.decayed_step))
-
-    def _settled(self, stat: Stat, rho: float, step: int) -> Stat:
-        alpha, beta, fresh_right, fresh_wrong, forget = stat.values
-        counts = (rho * alpha + fresh_right, rho * beta + fresh_wrong)
-        return Stat((*counts, 0.0, 0.0, forget), max(step, stat.decayed_step))
+        rho_P = np.array([self.rho(change) for change in change_P.tolist()])
+        after_PK, waiting_P = values_PK.copy(), _waiting(values_PK)
+        after_PK[waiting_P] = _settled(after_PK[waiting_P], rho_P[waiting_P, None])
+        forget_P = values_PK[:, 4]
+        after_PK[~waiting_P, 4] = np.where(forget_P > 0, rho_P * forget_P, rho_P)[~waiting_P]
+        return after_PK
 
     def pseudo_counts(self, values_PK: np.ndarray, decayed_step_P: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
         """(alpha_P, beta_P): waiting outcomes with rho_max, a waiting movement applied."""
@@ -104,5 +110,12 @@ class SpoTracker:
         return rho_P * alpha_P + right_P, rho_P * beta_P + wrong_P
 
 
-def _waiting(stat: Stat) -> bool:
-    return stat.values[2] + stat.values[3] > 0
+def _waiting(values_PK: np.ndarray) -> np.ndarray:
+    return values_PK[:, 2] + values_PK[:, 3] > 0
+
+
+def _settled(values_PK: np.ndarray, rho: float | np.ndarray) -> np.ndarray:
+    after_PK = values_PK.copy()
+    after_PK[:, :2] = rho * values_PK[:, :2] + values_PK[:, 2:4]
+    after_PK[:, 2:4] = 0.0
+    return after_PK

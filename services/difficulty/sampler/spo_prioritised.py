@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs
+from services.difficulty.state import Beliefs, States
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,20 @@ class SpoPrioritised:
         _pick.share("gamma", self.gamma)
         _pick.share("uniform_share", self.uniform_share)
 
-    def __call__(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
-        probability_P = self.score(states)
-        if self.with_replacement:
-            _pick.enough(states, min(n, 1))
-            mixed_P = (1 - self.uniform_share) * probability_P + self.uniform_share / len(states)
-            return rng.choice(len(states), size=n, p=mixed_P / mixed_P.sum())
-        _pick.enough(states, n)
-        with np.errstate(divide="ignore"):
-            key_P = rng.exponential(size=len(states)) / probability_P
-        return _pick.pick(key_P, states, n, self.uniform_share, self.avoid_busy, rng)
+        return _pick.weighted(self, states, n, rng)
+
+    @property
+    def ceiling(self) -> float | None:
+        """No weight is above it; with gamma that depends on how little is known of the least known prompt."""
+        return 0.5 + self.floor if self.gamma == 0 else None
+
+    def weight(self, states: Beliefs) -> np.ndarray:
+        """w_P."""
+        v_P = states.mean_P
+        return np.sqrt(v_P * (1 - v_P)) / states.effective_n_P**self.gamma + self.floor
 
     def score(self, states: Beliefs) -> np.ndarray:
         """Probability of each prompt to be the next."""
-        v_P = states.mean_P
-        weight_P = np.sqrt(v_P * (1 - v_P)) / states.effective_n_P**self.gamma + self.floor
-        total = weight_P.sum()
-        return weight_P / total if total > 0 else np.full(len(v_P), 1.0 / max(len(v_P), 1))
+        return _pick.probability(self.weight(states))

@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from pipeline.errors import UserError
-from services.difficulty.state import Beliefs
+from services.difficulty.state import Beliefs, States
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,25 @@ class Uniform:
 
     with_replacement: bool = False
 
-    def __call__(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` indices into `states`."""
         size = len(states)
         if n and not size:
             raise UserError(f"{n} prompts were asked for and there are none; accepted: at least one registered prompt")
         if self.with_replacement:
             return rng.integers(size, size=n) if n else np.empty(0, int)
-        places = range(states.drawn, states.drawn + n)
-        return np.array([_pass(states.seed, place // size, size)[place % size] for place in places], int)
+        places = np.arange(states.drawn, states.drawn + n)
+        chosen = [
+            _pass(states.seed, index, size)[places[places // size == index] % size]
+            for index in range(states.drawn // max(size, 1), (states.drawn + n - 1) // max(size, 1) + 1)
+        ]
+        return np.concatenate(chosen or [np.empty(0)]).astype(int)
 
     def score(self, states: Beliefs) -> np.ndarray:
         """Probability of each prompt, 1 / P."""
         return np.full(len(states), 1.0 / max(len(states), 1))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _pass(seed: int, index: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, index]).permutation(size)
+    return np.random.default_rng([seed, index]).permutation(np.arange(size, dtype=np.int32))

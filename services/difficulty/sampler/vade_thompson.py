@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs
+from services.difficulty.state import Beliefs, States
 
 TINY = 1e-9
 """Smallest pseudo-count that is drawn with: a Beta needs both above 0."""
@@ -27,7 +27,8 @@ class VadeThompson:
     """Prompts whose next outcome would teach most, by a draw from what is believed.
 
     `uniform_share`: chance that a place goes to a prompt at random, in [0, 1]; paper 0.
-    `avoid_busy`: choose prompts without rollouts in flight first.
+    `avoid_busy`: choose prompts without rollouts in flight first. `with_replacement`: may a prompt be chosen twice in
+    one call. `pool`: candidates drawn at random where there are more prompts; 0 draws for every prompt.
 
     Worked number: draws 0.076, 0.463, 0.660, 0.737 score 0.065, 0.134, 0.076, 0.051.
 
@@ -41,18 +42,24 @@ class VadeThompson:
 
     uniform_share: float = 0.0
     avoid_busy: bool = True
+    with_replacement: bool = False
+    pool: int = 32768
 
     confidence: ClassVar[str] = "paper"
 
     def __post_init__(self) -> None:
         _pick.share("uniform_share", self.uniform_share)
+        if self.pool < 0:
+            raise ValueError(f"pool is {self.pool}; accepted: at least 0")
 
-    def __call__(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` distinct indices into `states`, best first; `UserError` when there are fewer prompts."""
-        _pick.enough(states, n)
+        return _pick.best(self, states, n, rng)
+
+    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+        """A draw's score, negated."""
         theta_P = rng.beta(np.maximum(states.alpha_P, TINY), np.maximum(states.beta_P, TINY))
-        key_P = -theta_P * (1.0 - theta_P) ** 2
-        return _pick.pick(key_P, states, n, self.uniform_share, self.avoid_busy, rng)
+        return -theta_P * (1.0 - theta_P) ** 2
 
     def score(self, states: Beliefs) -> np.ndarray:
         """Expected score of each prompt."""

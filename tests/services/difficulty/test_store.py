@@ -9,6 +9,7 @@ from services.difficulty import store as store_module
 from services.difficulty.estimate.beta import Beta
 from services.difficulty.estimate.ema import Ema
 from services.difficulty.estimate.spo_tracker import SpoTracker
+from services.difficulty.state import Observation
 from services.difficulty.store import Store
 from sluice.v1 import posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
 
@@ -98,7 +99,7 @@ def test_a_rewind_takes_back_the_movement_of_void_steps_and_keeps_the_outcomes()
     store.apply_verdict(verdict("p", 1.0))
     store.apply_step(step(2, shifts=[("p", 0.02)], checkpoint=1))
     store.rewind(training_pb2.Rewind(epoch=2, to_step=1))
-    assert store.get("p").stat == tracker(tracker.initial(), store_module.Observation(1.0), 1)
+    assert store.get("p").stat == tracker(tracker.initial(), Observation(1.0), 1)
 
 
 def test_what_a_checkpoint_covers_is_not_taken_back():

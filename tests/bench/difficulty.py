@@ -1,0 +1,259 @@
+"""What the difficulty service costs at 10,000, 100,000 and 1,000,000 prompts.
+
+Per size: `Next(256)` in process for the samplers, and through gRPC; the same chosen by the per-step loop over Python
+dictionaries of verl's SPO recipe (re-created from what it does: two dictionaries over all prompts, a weight per
+candidate, one draw without replacement); outcomes observed per second in memory and, committed, on the embedded log;
+a restart from the snapshot plus 10,000 newer records; resident memory. Times are medians and 99th percentiles of one
+run on one core, each size in a process of its own; the last column of the table is the exponent b of cost = a * P ** b.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+import psutil
+
+from pipeline import records, topics
+from pipeline.gate import Gate
+from pipeline.log import open_log
+from pipeline.log.api import read_batches
+from pipeline.topics import Names
+from services.difficulty import snapshot
+from services.difficulty.budget.fixed import Fixed
+from services.difficulty.door import Door
+from services.difficulty.estimate.beta import Beta
+from services.difficulty.handler import Handler
+from services.difficulty.sampler.spo_prioritised import SpoPrioritised
+from services.difficulty.sampler.uniform import Uniform
+from services.difficulty.sampler.vade_thompson import VadeThompson
+from services.difficulty.scheduler import Scheduler
+from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2, training_pb2
+from tests.bench.table import machine, table
+
+SIZES = (10_000, 100_000, 1_000_000)
+N, ROUNDS = 256, 100
+NAMES = Names("bench", "difficulty")
+
+
+def main() -> str:
+    """Each size in its own process; the table."""
+    found = [_measured(size) for size in SIZES]
+    header = ["what", *(f"{size:,} prompts" for size in SIZES), "exponent"]
+    rows = []
+    for name in found[-1]:
+        values = [float(each[name]) for each in found]
+        slope = np.polyfit(np.log(SIZES), np.log(np.maximum(values, 1e-9)), 1)[0]
+        rows.append([name, *values, f"{slope:.2f}"])
+    said = f"{N} prompts or outcomes at a time, {ROUNDS} times; one core. {machine()}."
+    return "\n\n".join(["# The difficulty service by number of prompts", said, table(header, rows)])
+
+
+def _measured(size: int) -> dict[str, float]:
+    command = [sys.executable, "-W", "ignore", "-c", f"import tests.bench.difficulty as d; d.child({size})"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def child(size: int) -> None:
+    """Measure one size; print it as JSON."""
+    with tempfile.TemporaryDirectory(prefix="sluice-difficulty-") as folder:
+        print(json.dumps(measure(size, Path(folder))))
+
+
+def prompt_id(number: int) -> str:
+    """An id of 32 characters, as a content hash has."""
+    return f"{number * 0x9E3779B97F4A7C15 % 2**128:032x}"
+
+
+def build(folder: Path, sampler, name: str = "prompts.bin") -> Scheduler:
+    """A scheduler that keeps its messages in the folder."""
+    sampling = prompt_pb2.SamplingParams(temperature=1.0, top_p=1.0, max_tokens=16)
+    path = folder / name
+    return Scheduler(Beta(), sampler, Fixed(8), Gate(4, 8 * N), sampling, texts_path=path)
+
+
+def measure(size: int, folder: Path) -> dict[str, float]:
+    """Every line of the table for one size."""
+    idle = _resident()
+    scheduler = build(folder, SpoPrioritised())
+    part = prompt_pb2.Part(text="What is the sum of the first seventeen prime numbers? " * 4)
+    messages = [prompt_pb2.Message(role="user", parts=[part])]
+    for number in range(size):
+        scheduler.add(prompt_pb2.Prompt(prompt_id=prompt_id(number), digest=b"d" * 32, messages=messages))
+    rng = np.random.default_rng(0)
+    _history(scheduler, rng)
+    view = scheduler.view()
+    found: dict[str, float] = {}
+    samplers = {
+        "uniform": Uniform(),
+        "SPO prioritised": SpoPrioritised(),
+        "VADE Thompson, from the pool": VadeThompson(),
+        "VADE Thompson, full draw": VadeThompson(pool=0),
+    }
+    for name, sampler in samplers.items():
+        rounds = 10 if name.endswith("full draw") else ROUNDS
+        times = _times(lambda sampler=sampler: sampler(scheduler.view(), N, rng), rounds)
+        found[f"Next, {name}: p50, ms"], found[f"Next, {name}: p99, ms"] = _ms(times)
+    handler = Handler(scheduler, now_ms=lambda: 0)
+    found["Next through gRPC, SPO prioritised: p50, ms"], found["Next through gRPC: p99, ms"] = _ms(_asked(handler))
+    gc.collect()
+    found["memory above an idle service, MB"] = (_resident() - idle) / 2**20
+    found["outcomes observed per second, in memory"] = _observed(scheduler, size, rng)
+    found["outcomes observed per second, committed"] = _committed(scheduler, size, rng, folder)
+    found["write the snapshot, s"], found["restart: snapshot and 10,000 records, s"] = _restarted(
+        scheduler, size, folder
+    )
+    spo = _ms(_times(lambda: scheduler.sampler(view, N, rng), 20))[0]
+    del scheduler, handler, view
+    gc.collect()
+    ids = [prompt_id(number) for number in range(size)]
+    step = _dictionaries(ids, rng)
+    found["verl's dictionaries, per step: p50, ms"] = _ms(_times(step, 5))[0]
+    found["times faster than the dictionaries"] = found["verl's dictionaries, per step: p50, ms"] / spo
+    return found
+
+
+def _history(scheduler: Scheduler, rng: np.random.Generator) -> None:
+    """Every prompt tried 8 times: a fifth solved, two fifths hopeless."""
+    store = scheduler.store
+    rows = np.arange(len(store))
+    rate = rng.choice([0.97, 0.02, 0.5], p=[0.2, 0.4, 0.4], size=len(rows))
+    for _ in range(8):
+        right = (rng.random(len(rows)) < rate).astype(float)
+        for part in np.array_split(rows, max(len(rows) // 4096, 1)):
+            store.observe(part, right[part], np.zeros(len(part), int), np.ones(len(part), int))
+            store.clean()
+    store.step, store.checkpoint_step = 100, 100
+
+
+def _times(action, rounds: int) -> list[float]:
+    action()
+    found = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        action()
+        found.append(time.perf_counter() - begun)
+    return found
+
+
+def _ms(times: list[float]) -> tuple[float, float]:
+    return float(np.percentile(times, 50) * 1000), float(np.percentile(times, 99) * 1000)
+
+
+def _resident() -> int:
+    return psutil.Process().memory_info().rss
+
+
+def _asked(handler: Handler) -> list[float]:
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    difficulty_pb2_grpc.add_DifficultyServiceServicer_to_server(Door(handler, lambda sent: None), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = difficulty_pb2_grpc.DifficultyServiceStub(channel)
+        times = _times(lambda: stub.Next(difficulty_pb2.NextRequest(n=N), timeout=60), ROUNDS)
+    server.stop(None).wait(5)
+    return times
+
+
+def _verdicts(size: int, rng: np.random.Generator) -> list[rollout_pb2.Verdict]:
+    """A batch of outcomes of prompts at random."""
+    right = rng.integers(2, size=N)
+    return [
+        rollout_pb2.Verdict(prompt_id=prompt_id(int(number)), accuracy=int(a), outcome=1 + int(a == 0), purpose=1)
+        for number, a in zip(rng.integers(size, size=N), right, strict=True)
+    ]
+
+
+def _observed(scheduler: Scheduler, size: int, rng: np.random.Generator) -> float:
+    batches = [_verdicts(size, rng) for _ in range(ROUNDS)]
+    begun = time.perf_counter()
+    for batch in batches:
+        scheduler.observe(batch)
+        scheduler.store.clean()
+    return N * ROUNDS / (time.perf_counter() - begun)
+
+
+def _committed(scheduler: Scheduler, size: int, rng: np.random.Generator, folder: Path) -> float:
+    """Told through the door's `Observe`: answered when its record is committed; batches as callers send them."""
+    log = open_log(str(folder / "observe.db"))
+    topics.create(log, NAMES, local=True)
+    writer = log.writer("observe")
+
+    def write(sent) -> None:
+        with writer.transaction() as transaction:
+            transaction.sends.extend(records.encode(NAMES.topic(topic), key, noun) for topic, key, noun in sent)
+
+    door = Door(Handler(scheduler, now_ms=lambda: 0), write)
+    asked = [
+        difficulty_pb2.ObserveRequest(
+            observations=[
+                difficulty_pb2.Observation(prompt_id=prompt_id(int(number)), accuracy=1.0)
+                for number in rng.integers(size, size=N)
+            ]
+        )
+        for _ in range(ROUNDS)
+    ]
+    begun = time.perf_counter()
+    for request in asked:
+        door.Observe(request, None)
+    rate = N * ROUNDS / (time.perf_counter() - begun)
+    writer.close()
+    log.close()
+    return rate
+
+
+def _restarted(scheduler: Scheduler, size: int, folder: Path) -> tuple[float, float]:
+    log = open_log(str(folder / "log.db"))
+    topics.create(log, NAMES, local=True)
+    topic, path = NAMES.topic("posterior"), folder / "snapshot.bin"
+    scheduler.store.clean()
+    covers = {partition: end for partition, (_, end) in log.bounds(topic).items()}
+    begun = time.perf_counter()
+    list(snapshot.write(path, scheduler, covers, {}))
+    wrote = time.perf_counter() - begun
+    writer = log.writer("posterior")
+    scheduler.applied = [training_pb2.Offset(topic="verdicts", partition=p, offset=9) for p in range(4)]
+    with writer.transaction() as transaction:
+        for row in range(min(10_000, size)):
+            known = scheduler.posterior(scheduler.store.rows.id_of(row))
+            transaction.sends.append(records.encode(topic, known.prompt_id, known))
+    writer.close()
+    again = build(folder, SpoPrioritised())
+    begun = time.perf_counter()
+    found = snapshot.read(path, again, {partition: end for partition, (_, end) in log.bounds(topic).items()})
+    again.replay(records.decode(record) for batch in read_batches(log, topic, found.covers) for record in batch)
+    again.view()
+    took = time.perf_counter() - begun
+    assert len(again.prompts) == size
+    log.close()
+    return wrote, took
+
+
+def _dictionaries(ids: list[str], rng: np.random.Generator):
+    """One step's choice as verl's SPO recipe makes it: beliefs and weights of all prompts, anew, in dictionaries."""
+    alpha, beta = {each: 0.5 + rng.random() for each in ids}, {each: 0.5 + rng.random() for each in ids}
+    batch = [[{"role": "user", "content": each + " "}] for each in ids]
+
+    def step():
+        value = {each: float(alpha[each]) / float(alpha[each] + beta[each]) for each in ids}
+        weight = {each: (value[each] * (1.0 - value[each])) ** 0.5 + 0.05 for each in ids}
+        items, weights = [], []
+        for place, prompt in enumerate(batch):
+            items.append(place)
+            weights.append(float(weight.get(prompt[0]["content"].strip(), 0.0)))
+        share = np.asarray(weights, dtype=np.float64)
+        share = share / float(share.sum())
+        chosen = np.random.choice(len(items), size=N, replace=False, p=share / share.sum())
+        return [items[place] for place in chosen.tolist()]
+
+    return step
