@@ -1,0 +1,37 @@
+"""What the budgets share: rollouts in whole numbers that add up to the rollout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.errors import UserError
+
+
+def afford(prompts: int, each: int, budget: int) -> None:
+    """Refuse more prompts than the budget holds at so many rollouts each."""
+    if prompts * each > budget:
+        raise UserError(f"{prompts} prompts of {each} rollouts were asked for; accepted: {budget} rollouts")
+
+
+def rounded(wanted_P: np.ndarray, total: int, low: int, high: int) -> np.ndarray:
+    """Whole numbers in [low, high] that add up to `total`, as close to the shares of `wanted_P` as they go.
+
+    First the share of what is above `low`, then the largest remainders. `total` lies in [P * low, P * high].
+
+    >>> rounded(np.array([1.0, 1.0, 2.0]), 9, 1, 4).tolist()
+    [3, 2, 4]
+    """
+    given_P = np.full(len(wanted_P), low, int)
+    wanted_P = np.where(wanted_P > 0, wanted_P, 1e-12)
+    while (left := total - int(given_P.sum())) > 0:
+        open_P = given_P < high
+        more_P = np.where(open_P, wanted_P, 0.0)
+        target_P = np.where(open_P, np.maximum(more_P / more_P.sum() * total, 0.0), 0.0)
+        gap_P = np.where(open_P, np.maximum(target_P - given_P, 1e-9), 0.0)
+        exact_P = np.minimum(left * gap_P / gap_P.sum(), high - given_P)
+        whole_P = np.floor(exact_P + 1e-9).astype(int)
+        if not whole_P.any():
+            place = np.argsort(np.where(open_P, -(exact_P - whole_P), np.inf), kind="stable")[:left]
+            whole_P[place[open_P[place]]] = 1
+        given_P += whole_P
+    return given_P

@@ -1,0 +1,64 @@
+"""A fixed mixture of domains: so much of every batch from each, at random inside.
+
+    places_d = n * share_d / sum of shares, whole by largest remainder
+
+Source: the usual data mixture. Domains are the prompts' own.
+
+Odd cases. A domain without a share gets `rest`. What a domain lacks goes to the others at random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from pipeline.knobs import check, knob
+from services.difficulty.sampler import _pick
+from services.difficulty.state import Beliefs, States
+
+
+@dataclass(frozen=True)
+class DomainMixture:
+    """Shares by domain.
+
+    Worked number: of 4 places three are math and one is code.
+
+    >>> from services.difficulty.state import History
+    >>> import dataclasses
+    >>> ones, kind = np.ones(8), np.array([0, 1] * 4)
+    >>> history = dataclasses.replace(History.none(8), domain_P=kind)
+    >>> states = Beliefs(ones, ones, ones, ones > 1, known=history, domains=("math", "code"))
+    >>> mixture = DomainMixture(shares={"math": 3, "code": 1})
+    >>> sorted(kind[mixture(states, 4, np.random.default_rng(0))].tolist())
+    [0, 0, 0, 1]
+    """
+
+    shares: dict | None = knob(None, "Share by domain, in proportion.")
+    rest: float = knob(1.0, "Share of every domain that `shares` says nothing of.", ge=0)
+    uniform_share: float = knob(0.0, "Chance that a place goes to a prompt at random.", ge=0, le=1)
+    with_replacement: bool = knob(False, "May a prompt be chosen twice in one call.")
+    avoid_busy: bool = knob(True, "Choose prompts without rollouts in flight first.")
+    pool: int = knob(32768, "Candidates drawn at random where there are more prompts; 0 looks at all.", ge=0)
+
+    confidence: ClassVar[str] = "standard"
+    __post_init__ = check
+
+    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` indices into `states`, best first; without replacement `UserError` when there are fewer prompts."""
+        return _pick.best(self, states, n, rng)
+
+    def mixture(self, states: Beliefs) -> np.ndarray:
+        """Share of each domain."""
+        share_G = _pick.named(self.shares or {}, states.domains or ("",), self.rest)
+        return share_G if share_G.sum() > 0 else np.ones(len(share_G))
+
+    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Random keys that fill each domain's places."""
+        return _pick.quotas(states.history.domain_P.astype(int), self.mixture(states), states, n, rng)
+
+    def score(self, states: Beliefs) -> np.ndarray:
+        """The share of a prompt's domain per prompt of it."""
+        domain_P = states.history.domain_P.astype(int)
+        return _pick.probability(self.mixture(states)[domain_P] / np.bincount(domain_P)[domain_P])

@@ -1,0 +1,69 @@
+"""Places go to the domains where one more rollout is worth most (adaptive sampling for equitable training sets).
+
+    err_g(n) = a_g * n ** -b,   marginal utility per cost  a_g * b * n ** (-b - 1) / c_g,   equal over domains
+
+Source: arXiv:2202.01327, abstract; the power law is a guess. n is what a domain was tried so far (per prompt seen
+here), and a follows from its error now: a = err * n ** b. The places of a batch are divided by the domains' current
+marginal utility per cost, and drawn at random inside a domain.
+
+Odd cases. A domain never tried has n = 1 and its prior's error. One domain alone is uniform.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from pipeline.knobs import check, knob
+from services.difficulty.sampler import _pick
+from services.difficulty.state import Beliefs, States
+
+
+@dataclass(frozen=True)
+class Equitable:
+    """Domains by marginal utility.
+
+    Worked number: a = 1, b = 0.5 for both, costs 1 and 4, 1000 to spend.
+
+    >>> n = Equitable(b=0.5).spend(np.array([1.0, 1.0]), np.array([1.0, 4.0]), 1000.0)
+    >>> n.round(2).tolist(), float((n ** -0.5).sum().round(6))
+    ([386.49, 153.38], 0.131612)
+    """
+
+    b: float = knob(0.5, "Exponent of the learning curve. A guess.", gt=0)
+    costs: dict | None = knob(None, "Cost of a rollout by domain; 1 where it says nothing.")
+    uniform_share: float = knob(0.0, "Chance that a place goes to a prompt at random.", ge=0, le=1)
+    with_replacement: bool = knob(False, "May a prompt be chosen twice in one call.")
+    avoid_busy: bool = knob(True, "Choose prompts without rollouts in flight first.")
+    pool: int = knob(32768, "Candidates drawn at random where there are more prompts; 0 looks at all.", ge=0)
+
+    confidence: ClassVar[str] = "guess"
+    __post_init__ = check
+
+    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` indices into `states`, best first; without replacement `UserError` when there are fewer prompts."""
+        return _pick.best(self, states, n, rng)
+
+    def spend(self, a_G: np.ndarray, cost_G: np.ndarray, budget: float) -> np.ndarray:
+        """n_G that makes the summed error least with sum(cost * n) = budget: n in proportion to (a / c) ** 1/(b+1)."""
+        ratio_G = (a_G / cost_G) ** (1 / (self.b + 1))
+        return ratio_G * budget / (cost_G * ratio_G).sum()
+
+    def utility(self, states: Beliefs) -> np.ndarray:
+        """Marginal utility per cost of each domain."""
+        domain_P, size = states.history.domain_P.astype(int), max(len(states.domains), 1)
+        prompts_G = np.maximum(np.bincount(domain_P, minlength=size), 1)
+        error_G = np.bincount(domain_P, 1 - states.mean_P, minlength=size) / prompts_G
+        tried_G = np.maximum(np.bincount(domain_P, states.visits_P, minlength=size), 1)
+        cost_G = _pick.named(self.costs or {}, states.domains or ("",), 1.0)
+        return np.maximum(error_G * self.b / tried_G / cost_G, 1e-12)
+
+    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Random keys that fill each domain's places."""
+        return _pick.quotas(states.history.domain_P.astype(int), self.utility(states), states, n, rng)
+
+    def score(self, states: Beliefs) -> np.ndarray:
+        """The utility of a prompt's domain."""
+        return self.utility(states)[states.history.domain_P.astype(int)]

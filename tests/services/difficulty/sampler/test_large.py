@@ -1,0 +1,69 @@
+"""Choosing among many without looking at all: the same distribution as the full draw, by a chi-square test."""
+
+import numpy as np
+import pytest
+
+from services.difficulty.sampler import _pick
+from services.difficulty.sampler.cures import Cures
+from services.difficulty.sampler.spo_prioritised import SpoPrioritised
+from services.difficulty.sampler.vade_thompson import VadeThompson
+from services.difficulty.state import Beliefs
+
+SIZE, N, TURNS = 40_000, 64, 150
+KINDS = np.array([(1, 30), (2, 20), (4, 8), (1, 1), (8, 4), (30, 1)], float)
+
+
+def states(busy=0):
+    kind_P = np.random.default_rng(1).integers(len(KINDS), size=SIZE)
+    alpha_P, beta_P = KINDS[kind_P].T
+    return kind_P, Beliefs(alpha_P, beta_P, alpha_P, np.arange(SIZE) < busy)
+
+
+def counts(sampler, kind_P, some, seed):
+    rng = np.random.default_rng(seed)
+    chosen = [sampler(some, N, rng) for _ in range(TURNS)]
+    assert all(len(set(each.tolist())) == N for each in chosen)
+    return np.bincount(kind_P[np.concatenate(chosen)], minlength=len(KINDS))
+
+
+def chi_square(one, other):
+    """Of two samples of one distribution; with 5 degrees of freedom 20.5 is passed once in a thousand times."""
+    total = one + other
+    return (((one - other) ** 2) / np.maximum(total, 1)).sum()
+
+
+@pytest.mark.parametrize("sampler", [SpoPrioritised(), SpoPrioritised(uniform_share=0.3), Cures()])
+def test_chunks_choose_as_the_full_draw_does(sampler, monkeypatch):
+    kind_P, some = states()
+    chunked = counts(sampler, kind_P, some, 0)
+    monkeypatch.setattr(_pick, "FULL", SIZE)
+    assert chi_square(chunked, counts(sampler, kind_P, some, 1)) < 20.5
+
+
+def test_a_pool_chooses_as_the_full_draw_does():
+    kind_P, some = states()
+    pooled, full = (counts(VadeThompson(pool=pool), kind_P, some, pool) for pool in (8192, 0))
+    assert chi_square(pooled, full) < 20.5
+
+
+def test_the_test_would_notice_another_distribution():
+    kind_P, some = states()
+    assert chi_square(counts(SpoPrioritised(), kind_P, some, 0), counts(Cures(), kind_P, some, 1)) > 20.5
+
+
+def test_rare_weights_are_found_all_the_same():
+    alpha_P = np.zeros(SIZE)
+    alpha_P[:30] = 5.0
+    some = Beliefs(alpha_P, 5 * np.ones(SIZE), alpha_P, alpha_P > 9)
+    assert set(range(30)) < set(SpoPrioritised(floor=0)(some, 40, np.random.default_rng(0)).tolist())
+
+
+def test_among_many_prompts_in_flight_come_last_too():
+    _, some = states(busy=SIZE // 3)
+    assert SpoPrioritised()(some, N, np.random.default_rng(0)).min() >= SIZE // 3
+
+
+def test_with_replacement_chunks_may_repeat():
+    _, some = states()
+    chosen = SpoPrioritised(with_replacement=True)(some, 20_000, np.random.default_rng(0))
+    assert len(chosen) == 20_000 > len(set(chosen.tolist()))
