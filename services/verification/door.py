@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import grpc
 
+from pipeline import parts
 from pipeline.errors import UserError
 from services.verification import checker as checks
 from services.verification import verify
@@ -90,6 +91,9 @@ class VerificationDoor(verification_pb2_grpc.VerificationServiceServicer):
             if prompt is None:
                 raise UserError(f"prompt_id is {prompt_id!r}; accepted: the id of a registered prompt")
             spec = prompt.check
+        elif ":" in spec.check or spec.check.endswith(".py"):
+            # A caller names code that is here already; whoever registers prompts may name files and packages.
+            raise UserError.choice("check", spec.check[:80], parts.names(checks.ROOM))
         self._checker.check(spec.check)
         if not request.HasField("rollout"):
             return rollout_pb2.Rollout(prompt_id=prompt_id), prompt, Question(request.answer, spec)

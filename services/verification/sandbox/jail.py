@@ -320,7 +320,9 @@ def _launch(
     ]
     command += ["--", interpreter.program, "-I", "-S", "-B", "-c", start]
     uid = walls.unprivileged_uid()
-    who: dict[str, Any] = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+    if uid is not None:
+        # `Popen(user=...)` would fork, and a process with gRPC's threads in it cannot: its fork handlers may crash.
+        command = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all", *command]
     try:
         return subprocess.Popen(
             command,
@@ -330,7 +332,6 @@ def _launch(
             stderr=subprocess.PIPE,
             pass_fds=(filter_fd, *inside, control),
             cwd="/",
-            **who,
         )
     except OSError as error:
         raise JailLost(f"bubblewrap cannot be started: {error}") from error

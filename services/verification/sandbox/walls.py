@@ -39,6 +39,11 @@ def examine() -> list[Wall]:
     """Every wall, in the order in which a program meets them from inside out."""
     found = [_bubblewrap(), _filter(), _interpreter()]
     uid = unprivileged_uid()
+    if uid is not None and shutil.which("setpriv") is None:
+        found.append(
+            Wall("unprivileged user", False, "'setpriv' is not installed; install util-linux, or do not be root")
+        )
+        return found
     who = f"jails run as user {uid}" if uid is not None else f"jails run as this user, {os.getuid()}, who is not root"
     found.append(Wall("unprivileged user", True, who))
     if all(wall.stands for wall in found):

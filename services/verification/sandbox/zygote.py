@@ -35,7 +35,8 @@ PAGE = resource.getpagesize()
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PR_SET_DUMPABLE = 4
 WARM = "array bisect collections copy dataclasses datetime decimal fractions functools heapq itertools math operator "
-WARM += "random re statistics string typing"
+WARM += "pkgutil random re statistics string tokenize typing zipimport"
+"""What programs often import, and what running one needs: done once, so that a fork has it."""
 
 
 def main(control_fd: int, warm: bool) -> None:
@@ -48,6 +49,8 @@ def main(control_fd: int, warm: bool) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (resource.getrlimit(resource.RLIMIT_CPU)[1],) * 2)
     for name in WARM.split() if warm else ():
         __import__(name)
+    if warm:
+        _run_nothing()
     sys.path[:] = [path for path in sys.path if path != "/sluice"]
     gc.collect()
     gc.freeze()
@@ -57,6 +60,14 @@ def main(control_fd: int, warm: bool) -> None:
         if order is None:
             os._exit(0)
         control.send(json.dumps(_job(control, order, fds)).encode())
+
+
+def _run_nothing() -> None:
+    """Run an empty program, so that what `runpy` makes at first use is there before any fork."""
+    with open(SOURCE, "w", encoding="utf-8") as file:
+        file.write("")
+    runpy.run_path(SOURCE, run_name="__main__")
+    _empty_folders()
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
