@@ -31,7 +31,7 @@ FLOOD = 16
 """A job is ended when it has written so many times what is kept of its output."""
 LAP_S = 0.01
 FOLDER_MB = 64
-_INSIDE = ("services/verification/sandbox/wire.py", "services/verification/sandbox/zygote.py")
+_INSIDE = tuple(f"services/verification/sandbox/{name}.py" for name in ("wire", "bodies", "zygote"))
 _ROOT = Path(__file__).resolve().parents[3]
 
 
