@@ -19,11 +19,18 @@ MULTIPLIERS = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
 
 def tickets(batch: Batch) -> Tensor:
     """Uniform in [0, 1), [N, T], float64."""
+    return _drawn(batch, torch.arange(1, batch.token_NT.shape[1] + 1, device=batch.token_NT.device))
+
+
+def row_tickets(batch: Batch) -> Tensor:
+    """Uniform in [0, 1), one per rollout, [N], float64."""
+    return _drawn(batch, torch.zeros(1, dtype=torch.long, device=batch.token_NT.device)).squeeze(1)
+
+
+def _drawn(batch: Batch, place_T: Tensor) -> Tensor:
     seeds = [zlib.crc32("/".join(map(str, (*m.name, batch.version))).encode()) for m in batch.members]
-    device = batch.token_NT.device
-    x_NT = torch.tensor(seeds, dtype=torch.long, device=device).view(-1, 1) << 32
-    x_NT = _mixed(x_NT + torch.arange(batch.token_NT.shape[1], device=device))
-    return (_shifted(x_NT, 11)).double() / 2**53
+    x_NT = torch.tensor(seeds, dtype=torch.long, device=place_T.device).view(-1, 1) << 32
+    return _shifted(_mixed(x_NT + place_T), 11).double() / 2**53
 
 
 def _mixed(x: Tensor) -> Tensor:

@@ -37,9 +37,12 @@ class Token:
     share: bool = knob(True, "read the common context of a group once, where that is cheaper and the model can")
     top: int = knob(100, "how many of the likeliest tokens are given where a part reads them", unit="tokens", ge=1)
 
+    cold: float = knob(0.8, "lower temperature of tempered log-probs, in multiples of the token's own", gt=0)
+    hot: float = knob(1.2, "higher temperature of tempered log-probs, in multiples of the token's own", gt=0)
+
     __post_init__ = check
 
-    provides: ClassVar[frozenset[str]] = frozenset({"entropy", "logits", "hidden", "top", "picked"})
+    provides: ClassVar[frozenset[str]] = frozenset({"entropy", "logits", "hidden", "top", "picked", "tempered"})
 
     def __call__(self, model: nn.Module, batch: Batch, wanted: Collection[str] = ()) -> Forward:
         valid_NT = batch.valid_NT
@@ -61,7 +64,7 @@ class Token:
 
     def _chunks(self, model: nn.Module, columns: list[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
         size = max(1, self.chunk // model.get_output_embeddings().weight.shape[0])
-        score = partial(_score, model, frozenset(wanted), self.top)
+        score = partial(_score, model, frozenset(wanted), self.top, (self.cold, self.hot))
         if len(columns[0]) <= size:
             return score(*columns)
         chunks = zip(*(column.split(size) for column in columns), strict=True)
@@ -73,6 +76,7 @@ def _score(
     model: nn.Module,
     wanted: Collection[str],
     top: int,
+    tempers: tuple[float, float],
     hidden_KD: Tensor,
     token_K: Tensor,
     tau_K: Tensor,
@@ -84,12 +88,15 @@ def _score(
         logits_KV = logits_KV if logits_KV.dtype == torch.float64 else logits_KV.float()
         if (tau_K != 1).any():
             logits_KV = logits_KV / tau_K.to(logits_KV.dtype)[:, None]
-        if not {"entropy", "top", "picked"} & set(wanted):
+        if not {"entropy", "top", "picked", "tempered"} & set(wanted):
             return {"logp": -functional.cross_entropy(logits_KV, token_K, reduction="none")}
         logp_KV = logits_KV.log_softmax(-1)
         found = {"logp": logp_KV.gather(1, token_K[:, None]).squeeze(1)}
         if "entropy" in wanted:
             found["entropy"] = -torch.xlogy(logp_KV.exp(), logp_KV.exp()).sum(-1)
+        if "tempered" in wanted:
+            scored = [(logits_KV / t).log_softmax(-1).gather(1, token_K[:, None]) for t in tempers]
+            found["tempered"] = torch.cat(scored, 1)
         if "top" in wanted:
             found["top_logp"], found["top_ids"] = logp_KV.topk(min(top, logp_KV.shape[1]), dim=-1)
         if pick_KP is not None:

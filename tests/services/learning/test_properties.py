@@ -57,7 +57,9 @@ def widened(batch: Batch, by: int, junk: float) -> Batch:
         for field in dataclasses.fields(batch)
         if field.name.endswith("_NT")
     }
-    signals = {name: pad(x, junk) if x.dim() == 2 else x for name, x in batch.signals.items()}
+    signals = {
+        name: pad(x.movedim(1, -1), junk).movedim(-1, 1) if x.dim() > 1 else x for name, x in batch.signals.items()
+    }
     return with_fields(batch, **changed, signals=signals)
 
 
