@@ -50,15 +50,21 @@ class Method:
     def opened(self) -> tuple[Estimator, dict[str, Any]]:
         """The estimator and everything that keeps state between steps, fresh.
 
-        A controller part is opened with `open()`, a weight part that keeps state with `open(optimizer)`: the estimator
-        then holds the running one.
+        A controller part is opened with `open()`, a weight or regularizer part that keeps state with `open(optimizer)`:
+        the estimator then holds the running one.
         """
         running = {name: part.open() for name, part in self.controllers.items()}
         weights = list(self.estimator.weights)
         for place, named in enumerate(self.recipe.weight):
             if hasattr(weights[place], "open"):
                 weights[place] = running[named.name] = weights[place].open(self.optimizer)
-        return dataclasses.replace(self.estimator, weights=tuple(weights)), running
+        terms = list(self.estimator.regularizers)
+        for place, (name, part) in enumerate(terms):
+            if hasattr(part, "open"):
+                running[name] = part.open(self.optimizer)
+                terms[place] = name, running[name]
+        opened = dataclasses.replace(self.estimator, weights=tuple(weights), regularizers=tuple(terms))
+        return opened, running
 
     @property
     def heads(self) -> dict[str, Any]:

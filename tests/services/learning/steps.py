@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline import partspec
+from pipeline import parts, partspec
 from services.learning.batch import Batch
 from services.learning.collate import collate
 from services.learning.estimator import Estimator, Loss
@@ -53,6 +54,12 @@ def teaching(batch: Batch, noise: Callable[[], Tensor]) -> dict[str, Tensor]:
     return {"pick": ids_NTK, "teacher_top": top_NTK, "top_ids": ids_NTK, "top_logp": top_NTK,
             "teacher_logp": first_NT, "teacher_entropy": noise().abs(), "taught": (batch.accuracy_N < 2).double(),
             "hidden": torch.stack([noise(), noise(), noise()], -1)}  # fmt: skip
+
+
+def loaded(room: str, name: str, **knobs: Any) -> Any:
+    """A part, opened where it keeps state between steps."""
+    part = parts.load(room, name, **knobs)
+    return part.open(parts.load("learning.optimizer", "adamw")) if hasattr(part, "open") else part
 
 
 def begun(estimator: Estimator, batch: Batch, advantage: Tensor, logp_NT: Tensor) -> Batch:

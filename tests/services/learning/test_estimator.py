@@ -27,7 +27,7 @@ from tests.services.learning.steps import LONGEST, gradient, loss, step
 
 @functools.cache
 def estimator_of(name: str) -> Estimator:
-    return build(load_recipe(name)).estimator
+    return build(load_recipe(name)).opened()[0]
 
 
 def ppo_value(ratio, advantage, low, high, dual):

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline import parts, partspec
+from pipeline import partspec
 from services.learning.batch import Batch
 from services.learning.denominator.token_mean import TokenMean
 from services.learning.estimator import Estimator
 from services.learning.likelihood import Forward
 from tests.services.learning.rollouts import with_fields
-from tests.services.learning.steps import begun, gradient, step
+from tests.services.learning.steps import begun, gradient, loaded, step
 
 PARTS = [(room, name) for room in ("learning.weight", "learning.regularizer") for name in partspec.names(room)]
 every_part = pytest.mark.parametrize(("room", "name"), PARTS)
@@ -28,7 +28,7 @@ GAPS = (25.0, -25.0, math.inf, -math.inf, math.nan)
 
 
 def estimator(room: str, name: str) -> Estimator:
-    part = parts.load(room, name)
+    part = loaded(room, name)
     if room == "learning.weight":
         return Estimator((part,), TokenMean())
     return Estimator((), TokenMean(), ((name, part),))
@@ -167,7 +167,7 @@ def test_micro_batches_of_whole_groups_sum_to_the_gradient_of_the_step(room, nam
 
 @every_part
 def test_a_part_that_reads_the_policy_before_the_cut_says_so(room, name):
-    part = parts.load(room, name)
+    part = loaded(room, name)
     if not hasattr(part, "over_step"):
         return
     batch, advantage_N, _ = step(3)

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import parts, partspec
+from pipeline import partspec
 from services.learning.denominator.sequence_mean_token_mean import SequenceMeanTokenMean
 from services.learning.denominator.token_mean import TokenMean
 from services.learning.estimator import Estimator
 from services.learning.likelihood import Forward
-from tests.services.learning.steps import begun, gradient, step
+from tests.services.learning.steps import begun, gradient, loaded, step
 
 Value = Callable[[SimpleNamespace], Tensor]
 
@@ -384,6 +384,7 @@ def llds(gate: str) -> Value:
 
 REGULARIZERS: dict[str, list] = {
     "entropy": [({"coef": 0.1}, lambda x: -0.1 * mean(x, x.live_entropy))],
+    "epo": [({"coef": 0.1}, lambda x: -0.1 * mean(x, x.live_entropy))],  # no history yet: the bonus alone
     "forward_kl": [({"coef": 0.1}, lambda x: mean(x, -0.1 * x.logp))],
     "kl": [
         ({"coef": 0.04, "estimator": kind, "corrected": corrected}, kl(kind, corrected))
@@ -412,7 +413,7 @@ def test_every_part_has_a_value_form(room):
     pytest.param(*case.values, *([] if len(case.values) == 5 else [TokenMean()]), id=case.id) for case in CASES
 ])  # fmt: skip
 def test_the_value_form_and_the_part_have_the_same_gradient(room, name, knobs, value, denominator):
-    part = parts.load(room, name, **knobs)
+    part = loaded(room, name, **knobs)
     weights, terms = ((part,), ()) if room == "learning.weight" else ((), ((name, part),))
     estimator = Estimator(weights, denominator, terms)
     pulled = False

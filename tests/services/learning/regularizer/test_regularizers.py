@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from services.learning.likelihood import Forward
+from services.learning.regularizer.epo import Epo
 from services.learning.regularizer.forward_kl import ForwardKl
 from services.learning.regularizer.kl import Kl
 from services.learning.regularizer.kl_cov import KlCov
@@ -83,3 +84,46 @@ def test_llds_penalises_only_the_runs_that_fell():
 
 def test_llds_with_the_response_gate():
     assert llds("response") == pytest.approx(0.01)
+
+
+def epo(entropy, history=(0.5, 0.48, 0.52), **knobs):
+    """(running part, loss, d loss / d entropy) of one turn after three updates."""
+    running = Epo(coef=1.0, **knobs).open()
+    total = torch.tensor([sum(history)]).double()
+    running.load([({"total": total, "count": torch.tensor([3.0])}, {"updates": 0})])
+    batch = batch_of([[0.0] * len(entropy)])
+    batch = batch.with_signals(**running.over_step(batch))
+    entropy_NT = ragged([entropy]).requires_grad_()
+    loss = running(batch, Forward(torch.zeros_like(entropy_NT), {"entropy": entropy_NT}))
+    return running, float(loss), torch.autograd.grad(loss, entropy_NT)[0]
+
+
+def test_epo_penalty_outside_the_band_as_released_has_no_gradient():
+    _, loss, pull = epo([0.4, 0.7, 1.3], low=0.0, high=2.0)
+    assert loss == pytest.approx(-(2.4 - 0.1) / 3)  # penalties [0, 0, .1]
+    near(pull, [[-1 / 3] * 3])
+
+
+def test_epo_penalty_as_a_distance_pulls_back():
+    _, loss, pull = epo([0.4, 0.7, 1.3], low=0.9, high=2.0, penalty="distance")
+    assert loss == pytest.approx(-(2.4 - 0.05 - 0.3) / 3)
+    near(pull, [[-2 / 3, -1 / 3, 0]])
+
+
+def test_epo_phase_weights():
+    found = [Epo().phase(n) for n in (0, 30, 75, 76, 100, 150)]
+    near(torch.tensor(found), [1, 0.889866, 0.827067, 0.768632, 0.294304, 0.039830])
+
+
+def test_epo_remembers_each_turn_through_a_checkpoint_and_holds_only_long_rollouts_to_it():
+    running, _, _ = epo([0.6, 0.8])
+    running.after_step(batch_of([[0.0, 0.0]]), lambda other: None)
+    near(running.past, [[2.2, 4.0]])
+    other = Epo(turns=4).open()
+    other.load([running.state()])
+    assert other.updates == 1
+    batch = batch_of([[0.0, 0.0]])
+    assert other.over_step(batch)["epo_history"].isnan().all()  # turn 0 only, of four
+    batch.turn_NT[:] = torch.tensor([0, 2])
+    found = other.over_step(batch)["epo_history"]
+    assert float(found[0, 0]) == pytest.approx(0.55) and found[0, 1].isnan()
