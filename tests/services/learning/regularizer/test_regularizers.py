@@ -95,7 +95,7 @@ def epo(entropy, history=(0.5, 0.48, 0.52), **knobs):
     batch = batch.with_signals(**running.over_step(batch))
     entropy_NT = ragged([entropy]).requires_grad_()
     loss = running(batch, Forward(torch.zeros_like(entropy_NT), {"entropy": entropy_NT}))
-    return running, float(loss), torch.autograd.grad(loss, entropy_NT)[0]
+    return running, float(loss.detach()), torch.autograd.grad(loss, entropy_NT)[0]
 
 
 def test_epo_penalty_outside_the_band_as_released_has_no_gradient():
