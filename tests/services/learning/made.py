@@ -53,6 +53,8 @@ def supplied(batch: Batch, part: object) -> Batch:
             batch = batch.with_signals(advantage=batch.reward_N)
         elif need in ("answer", "demonstration", "player", "role", "turn_reward"):
             batch = batch.with_signals(**{need: parts.load("learning.signal", need)(batch, None)})
+        elif need == "tempered_logp":
+            batch = batch.with_signals(tempered_logp=torch.stack([batch.behaviour_NT, batch.behaviour_NT / 2], -1))
         else:
             batch = batch.with_signals(**{need: batch.behaviour_NT.abs()})
     return batch
