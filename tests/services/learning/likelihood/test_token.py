@@ -112,3 +112,14 @@ def test_logits_and_hidden_states_come_along_when_wanted():
 def test_a_batch_without_tokens_has_no_log_probs():
     batch = collate([group("g", [member([call([])]), member([])])], 0, 6)
     assert Token()(tiny_model(dtype=torch.float32), batch).logp_NT.shape == (2, 0)
+
+
+def test_tempered_log_probs_are_of_a_colder_and_a_hotter_policy():
+    model = tiny_model()
+    batch = collate([group("g", [member([call([5, 6], temperature=0.7)])])], 0, 6, dtype=torch.float64)
+    with torch.no_grad():
+        found = Token(cold=0.5, hot=2.0)(model, batch, {"tempered"}).signals["tempered"]
+        logits = model(torch.tensor([[1, 2, 5, 6]])).logits[0, 1:-1]
+    for place, temper in enumerate((0.5, 2.0)):
+        wanted = (logits / (0.7 * temper)).log_softmax(-1)[range(2), [5, 6]]
+        torch.testing.assert_close(found[0, :, place], wanted, atol=1e-6, rtol=1e-6)
