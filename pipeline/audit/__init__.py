@@ -18,7 +18,7 @@ from pipeline.audit.result import Audit, render
 from pipeline.log.api import Log
 from pipeline.topics import Names
 
-__all__ = ["Audit", "Facts", "account", "audit_log", "render"]
+__all__ = ["Audit", "Facts", "account", "audit_log", "read", "render"]
 
 
 def audit_log(log: Log, names: Names, now_ms: int) -> Audit:

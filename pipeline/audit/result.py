@@ -17,7 +17,8 @@ class Audit:
     its outcome comes with the next checkpoint). `lost_names`: rollout -> why it counts as lost. `reused`: uses after
     the first. `voided_steps`: steps that a restart took back. `carried`: of those that ended, the
     ones known only from the newest checkpoint's count, because retention removed their records. `below_retention`:
-    records that their topic no longer holds, by topic. `problems`: what contradicts what, one sentence each.
+    records that their topic no longer holds, by topic. `problems`: what contradicts what, one sentence each. `source`: of a
+    relearn, the run whose stream the account is of.
     """
 
     requested: int = 0
@@ -47,6 +48,7 @@ class Audit:
     carried: int = 0
     below_retention: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def clean(self) -> bool:
@@ -70,7 +72,8 @@ def render(audit: Audit) -> str:
     rollouts 0 (superseded 0, late 0), verdicts 0, steps 0 (voided 0), epochs 0, version 0, no checkpoint
     clean: every requested rollout is accounted for
     """
-    lines = [_row("requested", audit.requested), _row("  trained", audit.trained)]
+    lines = [audit.source] if audit.source else []
+    lines += [_row("requested", audit.requested), _row("  trained", audit.trained)]
     for label, by in (("dropped", audit.dropped), ("expired", audit.expired), ("failed", audit.failed)):
         number = by if isinstance(by, int) else sum(by.values())
         if number:

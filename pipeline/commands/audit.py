@@ -19,26 +19,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from pipeline.audit import audit_log, render
+    from pipeline.audit import render
 
-    log, names = _open(args)
-    try:
-        audit = audit_log(log, names, int(time.time() * 1000))
-    finally:
-        log.close()
+    audit = _audit(args)
     print(json.dumps(audit.to_json(), indent=2) if args.json else render(audit))
     return 0 if audit.clean else 1
 
 
-def _open(args: argparse.Namespace):
+def _audit(args: argparse.Namespace):
+    from pipeline.audit import audit_log
     from pipeline.log import open_log
+    from pipeline.relearn import audit_directory
     from pipeline.rundir import RunDir
     from pipeline.topics import Names
 
     if not args.dir.startswith("kafka://"):
-        directory = RunDir.of(args.dir)
-        return directory.open_log(), directory.names()
+        return audit_directory(RunDir.of(args.dir))
     address, slash, run = args.dir.removeprefix("kafka://").rpartition("/")
     if not slash or not run:
         raise UserError(f"{args.dir!r} names no run; accepted: kafka://host:port/run")
-    return open_log(f"kafka://{address}"), Names(args.prefix, run)
+    log = open_log(f"kafka://{address}")
+    try:
+        return audit_log(log, Names(args.prefix, run), int(time.time() * 1000))
+    finally:
+        log.close()

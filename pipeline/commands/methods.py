@@ -7,26 +7,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="a recipe")
     parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.add_argument("--markdown", action="store_true", help="print the page of all methods, docs/methods.md")
 
 
 def main(args: argparse.Namespace) -> int:
-    from pipeline import recipe
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline import methods, recipe
 
     if args.name:
         print(recipe.describe(args.name))
-        return 0
-    found = recipe.methods()
-    if args.json:
-        print(json.dumps(found, indent=2))
-        return 0
-    for one in found:
-        print(f"{one['name']}: {one['title']} ({one['year']})")
-        print(f"    {one['paper']}; confidence: {one['confidence']}; off-policy: {one['off_policy']}")
-        print(textwrap.fill(f"parts: {', '.join(one['parts'])}", 116, initial_indent="    ", subsequent_indent="    "))
+    elif args.json:
+        print(json.dumps(recipe.methods(), indent=2))
+    elif args.markdown:
+        print(methods.markdown(), end="")
+    else:
+        table = Table(*methods.TABLE, show_lines=True)
+        for name in recipe.shipped():
+            table.add_row(*methods.row(recipe.load_recipe(name)))
+        Console(soft_wrap=False).print(table)
     return 0

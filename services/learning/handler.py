@@ -20,7 +20,7 @@ import logging
 import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -39,7 +39,7 @@ from services.learning.ledger import Ledger
 from services.learning.publish import Publisher
 from services.learning.read_clock import ReadClock
 from services.learning.replay import Held, Replay
-from services.learning.seat import request_of
+from services.learning.settle import settle, take_unreadable
 from services.learning.trainer_api import StepResult, Trainer
 from sluice.v1 import learning_pb2, training_pb2
 
@@ -161,13 +161,7 @@ class LearningHandler:
 
     def poison(self, ids: dict[str, str], reason: str) -> None:
         """A record that could not be read: what its headers say has failed."""
-        if "request_id" not in ids:
-            return
-        logger.warning("request %s: a record of it could not be read (%s)", ids["request_id"], reason)
-        if "n" in ids:
-            self.assembler.poison_request(request_of(ids))
-        elif "index" in ids:
-            self.assembler.poison((ids["request_id"], int(ids["index"])))
+        take_unreadable(self.assembler, ids, reason)
 
     def waiting_for(self) -> str:
         """What it waits for when nothing comes."""
@@ -213,7 +207,7 @@ class LearningHandler:
             if reason:
                 self._end((member.name for member in group.members), reason)
             else:
-                self.buffer.append(Held(group, group.members[0].use - 1))
+                self.buffer.append(Held.of(group))
         self.ledger.enter(self.assembler.ends())
 
     def _sweep(self) -> list[Held]:
@@ -221,6 +215,8 @@ class LearningHandler:
         choice = self.replay.choose(self.buffer, self.version, self.settings.batch_groups, self.settings.max_lag)
         for held in (*choice.stale, *choice.retired):
             self._end((member.name for member in held.group.members), "stale")
+        for held in choice.refilled:
+            self._end((member.name for member in held.group.members), "degenerate_group")
         self.ledger.enter(self.assembler.ends())
         self.buffer = list(choice.kept)
         return list(choice.batch)
@@ -271,17 +267,7 @@ class LearningHandler:
 
     def _settle(self, batch: list[Held], result: StepResult) -> None:
         """Every member of the batch was used or left out; groups go back to the buffer for reuse, or end."""
-        used = {(use.key.request_id, use.key.index) for use in result.uses}
-        reasons = {member.name: reason for member, reason in result.dropped}
-        for name in used:
-            self.assembler.used(name)
-        for held in batch:
-            kept = tuple(member for member in held.group.members if member.name in used)
-            for member in held.group.members:
-                if member.name not in used:
-                    self.assembler.end(member.name, result.skipped or reasons.get(member.name, "unselected"))
-            if kept:
-                self.buffer.append(Held(replace(held.group, members=kept), held.uses + 1))
+        self.buffer += settle(self.assembler, batch, result)
         choice = self.replay.choose(self.buffer, self.version, self.settings.batch_groups, self.settings.max_lag)
         spent = {id(held) for held in choice.retired}
         self.buffer = [held for held in self.buffer if id(held) not in spent]

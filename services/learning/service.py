@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -93,16 +94,9 @@ class LearningService:
     def __init__(self, context: Context) -> None:
         self.context = context
         run, self.recipe = context.run, recipe.compose(context.run)
-        torch.set_num_threads(run.learning.threads)
-        torch.manual_seed(run.seed)
         self.base = context.dir.folder("base")
-        compute = Compute(
-            run.model.device, run.model.dtype, run.learning.tokens_per_micro_batch, run.learning.gradient_checkpointing
-        )
-        trainer = Trainer(
-            policy.load(str(self.base.resolve()), compute), self.recipe, run.generation.max_tokens, compute
-        )
-        self.trainer = Measured(trainer, context.meter, serving_dtype(run, compute))
+        trainer = trainer_of(run, self.recipe, self.base)
+        self.trainer = Measured(trainer, context.meter, serving_dtype(run, trainer.compute))
         self.handler = LearningHandler(
             context.log,
             context.names,
@@ -225,6 +219,16 @@ class LearningService:
         meter.set("sluice_learning_version", handler.version)
         meter.set("sluice_learning_max_lag", self.context.run.max_lag)
         meter.set("sluice_learning_buffered_groups", len(handler.buffer), where="replay")
+
+
+def trainer_of(run: config.Run, method: recipe.Recipe, base: Path) -> Trainer:
+    """The trainer of a run's method, with the model in `base`, and the process set to the run's seed and threads."""
+    torch.set_num_threads(run.learning.threads)
+    torch.manual_seed(run.seed)
+    compute = Compute(
+        run.model.device, run.model.dtype, run.learning.tokens_per_micro_batch, run.learning.gradient_checkpointing
+    )
+    return Trainer(policy.load(str(base.resolve()), compute), method, run.generation.max_tokens, compute)
 
 
 def settings_of(run: config.Run) -> Settings:

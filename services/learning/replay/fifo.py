@@ -24,7 +24,7 @@ from services.learning.replay import Choice, Held
 class Fifo:
     """
     >>> Fifo().choose([], version=1, batch_groups=2, max_lag=2)
-    Choice(batch=(), kept=(), stale=(), retired=())
+    Choice(batch=(), kept=(), stale=(), retired=(), refilled=())
     """
 
     max_uses: int = knob(
