@@ -17,8 +17,8 @@ class Audit:
     its outcome comes with the next checkpoint). `lost_names`: rollout -> why it counts as lost. `reused`: uses after
     the first. `voided_steps`: steps that a restart took back. `carried`: of those that ended, the
     ones known only from the newest checkpoint's count, because retention removed their records. `below_retention`:
-    records that their topic no longer holds, by topic. `problems`: what contradicts what, one sentence each. `source`: of a
-    relearn, the run whose stream the account is of.
+    records that their topic no longer holds, by topic. `problems`: what contradicts what, one sentence each. `source`:
+    of a relearn, the run whose stream the account is of.
     """
 
     requested: int = 0

@@ -26,6 +26,7 @@ from pipeline.scalars import Scalars
 from pipeline.view import View
 from services.learning import checkpoint, outgoing
 from services.learning.assembler import Assembler
+from services.learning.ended import counted
 from services.learning.export import export
 from services.learning.ledger import Ledger
 from services.learning.replay import Held, Replay
@@ -195,7 +196,7 @@ class Account:
 
     def open(self) -> None:
         """The epoch begins at the model before the first step."""
-        start = training_pb2.Checkpoint(epoch=1, uri="base", sha256=checkpoint.digest(self.base))
+        start = training_pb2.Checkpoint(epoch=1, serial=1, uri="base", sha256=checkpoint.digest(self.base))
         self._write(training_pb2.Rewind(epoch=1), start)
 
     def steps(self, steps: Iterator[training_pb2.TrainStep]) -> None:
@@ -211,9 +212,16 @@ class Account:
         ledger = relearner.ledger
         notices = [ledger.notice()] if ledger.untold else []
         offsets = [training_pb2.Offset(topic=t, partition=p, offset=at) for (t, p), at in sorted(ends.items())]
-        digest = checkpoint.digest(model)
-        final = training_pb2.Checkpoint(epoch=1, step=relearner.step, uri=model.name, sha256=digest, offsets=offsets)
-        self._write(*notices, final, *ledger.outcomes)
+        final = training_pb2.Checkpoint(
+            epoch=1,
+            serial=2,
+            step=relearner.step,
+            uri=model.name,
+            sha256=checkpoint.digest(model),
+            offsets=offsets,
+            ended=counted(training_pb2.EndedCounts(), ledger.outcomes),
+        )
+        self._write(*notices, final, *ledger.named(final.serial))
         said = control_pb2.Control(
             phase=control_pb2.PHASE_FINISHED, reason="relearned", by="relearn", written_ms=int(time.time() * 1000)
         )

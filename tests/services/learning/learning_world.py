@@ -24,7 +24,7 @@ from services.learning.trainer import Trainer
 from sluice.v1 import prompt_pb2, rollout_pb2
 from tests.services.learning.rollouts import CORRECT, WRONG, tiny_model
 
-LONGEST, STEPS, ROLLOUTS = 3, 30, 64
+LONGEST, STEPS, ROLLOUTS = 2, 30, 32
 ASKED = [(a, b) for a in range(4) for b in range(2)]
 HELD_OUT = [(a, b) for a in range(5, 10) for b in range(5, 10)]
 
@@ -52,7 +52,7 @@ class OnLine:
         self.size = self.recipe.budget.knobs.get("n", 8)
         replay = parts.load("learning.replay", self.recipe.replay.name, **self.recipe.replay.knobs)
         self.learner = Relearner(
-            self.trainer, replay, Assembler(min_group=self.recipe.min_group), max(1, ROLLOUTS // self.size // 2), STEPS
+            self.trainer, replay, Assembler(min_group=self.recipe.min_group), max(1, ROLLOUTS // self.size), STEPS
         )
         self.draw, self.numbers, self.offsets = random.Random(seed), count(1), count()
         self.generator = torch.Generator().manual_seed(seed)
@@ -84,7 +84,7 @@ class OnLine:
     @torch.no_grad()
     def sample(self):
         """For each group: its request, its rollouts, its verdicts."""
-        groups = max(1, ROLLOUTS // self.size // 2)
+        groups = max(1, ROLLOUTS // self.size)
         asked = [self.draw.choice(ASKED) for _ in range(groups)]
         text_NL = torch.tensor([pair for pair in asked for _ in range(self.size)])
         logprobs = []
