@@ -7,8 +7,8 @@
 among the N truncated answers of a group in which none is right, whose verdicts say nothing of each other. Everybody
 else keeps the advantage that came in; in such a group answers that ended on their own have r = 0.
 
-Source: R^3, arXiv:2601.19620, section 3.2. p and R_max are not in the text read: a guess. The reward is normalised here,
-because entropies are known only after rewards are given.
+Source: R^3, arXiv:2601.19620, section 3.2. p and R_max are not in the text read: a guess. The reward is normalised
+here, because entropies are known only after rewards are given.
 Odd cases: ties in S are broken by the order in the group. One truncated answer has nobody to be ranked with (the paper
 divides by zero): r = 0. Entropies are of the policy at the start of the step.
 """
@@ -36,6 +36,7 @@ class EntropyRanking:
 
     __post_init__ = check
 
+    modifies: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
 
     def __call__(self, batch: Batch, advantage: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ Odd case: at its first use an advantage stays as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -25,6 +26,8 @@ class ValueSmoothing:
     power: float = knob(0.5, "of c, by which the advantage is divided; a guess", ge=0)
 
     __post_init__ = check
+
+    modifies: ClassVar[bool] = True
 
     def __call__(self, batch: Batch, advantage: Tensor) -> Tensor:
         count_N = batch.use_N.clamp(min=1).to(advantage.dtype) ** self.power

@@ -8,6 +8,9 @@ At first use a group whose oldest token is more than `max_lag` versions old is s
 while it is at most `reuse_max_lag` versions old. At least 1/max_uses of every batch is fresh, so that the learner never
 runs on what it has seen alone. Reuse is always corrected: its importance weights come from the recorded log-probs.
 
+Source: the staleness bound of AReaL, arXiv:2505.24298; reuse as in the replay buffers of off-policy actor-critic.
+Odd case: a group without a token has lag 0 and is never stale.
+
     max_lag 2, version 7: a group with tokens of versions 5 and 6 has lag 2 and is used; one with a token of 4 is stale.
 """
 
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 
 from pipeline.knobs import check, knob
 from services.learning.replay import Choice, Held
+from services.learning.replay._choosing import sort
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,7 @@ class Fifo:
 
     def choose(self, buffer: Sequence[Held], version: int, batch_groups: int, max_lag: int) -> Choice:
         """See `Replay.choose`. Pure; keeps the buffer's order."""
-        stale = tuple(held for held in buffer if not held.uses and held.group.lag(version) > max_lag)
-        retired = tuple(held for held in buffer if held.uses and self._spent(held, version))
-        gone = {id(held) for held in (*stale, *retired)}
-        left = [held for held in buffer if id(held) not in gone]
-        fresh = sorted((held for held in left if not held.uses), key=lambda held: -held.group.lag(version))
-        used = [held for held in left if held.uses]
+        found = sort(buffer, version, max_lag, self.max_uses, self.reuse_max_lag)
         least_fresh = -(-batch_groups // self.max_uses)
-        if len(fresh) < least_fresh or len(left) < batch_groups:
-            return Choice((), tuple(left), stale, retired)
-        batch = (fresh + used)[:batch_groups]
-        chosen = {id(held) for held in batch}
-        return Choice(tuple(batch), tuple(held for held in left if id(held) not in chosen), stale, retired)
-
-    def _spent(self, held: Held, version: int) -> bool:
-        return held.uses >= self.max_uses or held.group.lag(version) > self.reuse_max_lag
+        enough = len(found.fresh) >= least_fresh and len(found.fresh) + len(found.used) >= batch_groups
+        return found.choice((found.fresh + found.used)[:batch_groups] if enough else ())

@@ -2,11 +2,11 @@
 
     P(group) = |A_group| / sum |A|,     |A_group|: mean absolute advantage of its rollouts at their last use
 
-Of every batch a share is fresh; the rest is drawn, without repetition, from groups that were trained on before and whose
-advantages are not 0. Their ratios are taken to the log-probs that were recorded when they were sampled.
+Of every batch a share is fresh; the rest is drawn, without repetition, from groups that were trained on before and
+whose advantages are not 0. Their ratios are taken to the log-probs that were recorded when they were sampled.
 
-Source: Skywork R1V2, arXiv:2504.16656 (abstract): a buffer of samples with non-zero advantage, re-introduced by weighted
-sampling that favours large ones. That the chance is proportional, the share and the age limit are guesses.
+Source: Skywork R1V2, arXiv:2504.16656 (abstract): a buffer of samples with non-zero advantage, re-introduced by
+weighted sampling that favours large ones. That the chance is proportional, the share and the age limit are guesses.
 Odd cases: a group is drawn whole, for its advantages are computed again from its rewards. When too few groups with an
 advantage are held, fresh groups fill the batch, and without enough of those there is no batch.
 """

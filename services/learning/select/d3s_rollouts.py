@@ -7,8 +7,8 @@ The best n are some of the smallest advantages and the rest of the largest, so e
 tried, in one pass. Advantages are not normalised again; what is left out is dropped as "down_sampled".
 
 Source: D3S, arXiv:2509.22115, by a summary; the shares are not in it: a guess.
-Odd cases: all advantages equal: any n stay (the first). Of equal advantages those that come first stay. An advantage per
-token counts by its mean over the trained tokens. The whole step is sorted, over all ranks.
+Odd cases: all advantages equal: any n stay (the first). Of equal advantages those that come first stay. An advantage
+per token counts by its mean over the trained tokens. The whole step is sorted, over all ranks.
 """
 
 from __future__ import annotations

@@ -138,4 +138,3 @@ def _quick(recipe: Recipe) -> Recipe:
     if "warmup_steps" in knobs:
         knobs["warmup_steps"] = 0
     return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"knobs": knobs})})
-

@@ -27,8 +27,12 @@ def test_r3_mixed_group_advantages():
 def test_r3_entropy_ranking_rewards():
     batch, part = ranked(), EntropyRanking()
     peak, mean = part.shape(batch.signals["entropy"], batch.valid_NT, batch.length_N)
-    assert peak.tolist() == pytest.approx([1.75, 0.5, 0.55, 1.5]) and mean.tolist() == pytest.approx([0.43, 0.5, 0.19, 1.1])
-    assert part.reward(batch, batch.truncated_N, peak, mean).tolist() == pytest.approx([1, 0.333333, 0.666667, 0], abs=1e-6)
+    assert peak.tolist() == pytest.approx([1.75, 0.5, 0.55, 1.5]) and mean.tolist() == pytest.approx(
+        [0.43, 0.5, 0.19, 1.1]
+    )
+    assert part.reward(batch, batch.truncated_N, peak, mean).tolist() == pytest.approx(
+        [1, 0.333333, 0.666667, 0], abs=1e-6
+    )
     # Rewards 1, 1/3, 2/3, 0 have mean 1/2 and population std 0.372678.
     found = part(batch, torch.zeros(4, dtype=torch.float64))
     assert found.tolist() == pytest.approx([1.341637, -0.447212, 0.447212, -1.341637], abs=1e-5)
