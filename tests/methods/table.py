@@ -63,7 +63,7 @@ def golden_test(part: str) -> str:
     service = next(one for one in ("learning", "difficulty") if f"{one}.{room}" in partspec.rooms(one))
     folder = ROOT / "tests" / "services" / service
     own = folder / room / f"test_{name}.py"
-    for files in ([own], sorted((folder / room).glob("test_*.py")), sorted(folder.glob("test_*.py"))):
+    for files in ([own], sorted((folder / room).glob("test_*.py")), sorted(folder.rglob("test_*.py"))):
         tests = [(file, test) for file in files for test in _tests(file) if file == own or _names(test, name)]
         if tests:
             file, test = max(tests, key=lambda pair: _decimals(pair[1]))
