@@ -69,7 +69,7 @@ class EntropyRanking:
         peak_GM, mean_GM = table_GM.unbind(2)
         beats_GMM = (peak_GM[:, :, None] > peak_GM[:, None]) & (mean_GM[:, :, None] < mean_GM[:, None])
         score_GM = beats_GMM.sum(2).masked_fill(peak_GM.isnan(), -1)
-        rank_GM = score_GM.argsort(1, descending=True, stable=True).argsort(1)
+        rank_GM = score_GM.argsort(dim=1, descending=True, stable=True).argsort(1)
         size_K = (~peak_GM.isnan()).sum(1)[group_K]
         share_K = 1 - rank_GM[group_K, place_K] / (size_K - 1).clamp(min=1)
         reward_N[rows] = torch.where(size_K > 1, self.most * share_K, torch.zeros_like(share_K)).to(reward_N.dtype)

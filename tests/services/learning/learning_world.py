@@ -24,7 +24,7 @@ from services.learning.trainer import Trainer
 from sluice.v1 import prompt_pb2, rollout_pb2
 from tests.services.learning.rollouts import CORRECT, WRONG, tiny_model
 
-LONGEST, STEPS, ROLLOUTS = 2, 30, 32
+LONGEST, STEPS, ROLLOUTS = 2, 30, 16
 ASKED = [(a, b) for a in range(10) for b in range(10) if (a + b) % 3]
 HELD_OUT = [(a, b) for a in range(10) for b in range(10) if not (a + b) % 3]
 
