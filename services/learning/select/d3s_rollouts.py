@@ -7,8 +7,9 @@ The best n are some of the smallest advantages and the rest of the largest, so e
 tried, in one pass. Advantages are not normalised again; what is left out is dropped as "down_sampled".
 
 Source: D3S, arXiv:2509.22115, by a summary; the shares are not in it: a guess.
-Odd cases: all advantages equal: any n stay (the first). Of equal advantages those that come first stay. An advantage
-per token counts by its mean over the trained tokens. The whole step is sorted, over all ranks.
+Odd cases: of equal advantages the likelihood of the answers decides (mean behaviour log-prob), so that the order of
+arrival does not; all equal: any n stay. An advantage per token counts by its mean over the trained tokens. The whole
+step is sorted, over all ranks.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ class D3sRollouts:
     def __call__(self, batch: Batch) -> Tensor:
         advantage = batch.signals["advantage"]
         own_N = advantage if advantage.dim() == 1 else row_mean(advantage, batch.mask_NT)
-        own_N = own_N.to(batch.world.device)
-        ranks = batch.world.gather_rows(own_N[:, None])
+        ties_N = row_mean(batch.behaviour_NT, batch.valid_NT).to(own_N.dtype)
+        ranks = batch.world.gather_rows(torch.stack((own_N, ties_N), 1).to(batch.world.device))
         first = sum(len(rows) for rows in ranks[: batch.world.rank])
-        every = torch.cat(ranks).flatten()
-        keep = self.most_spread(every, math.ceil(self.now(batch.version) * len(every)))
-        return keep[first : first + len(own_N)].to(batch.group_N.device)
+        every_N, ties_N = torch.cat(ranks).unbind(1)
+        keep_N = self.most_spread(every_N, math.ceil(self.now(batch.version) * len(every_N)), ties_N)
+        return keep_N[first : first + len(own_N)].to(batch.group_N.device)
 
     def now(self, version: int) -> float:
         """The share while `version` is trained."""
@@ -54,9 +55,12 @@ class D3sRollouts:
         return (1 - tau) * self.share + tau * self.final
 
     @staticmethod
-    def most_spread(advantage_N: Tensor, n: int) -> Tensor:
-        """The n of largest variance, bool [N]."""
-        sorted_N, order_N = advantage_N.double().sort(stable=True)
+    def most_spread(advantage_N: Tensor, n: int, ties_N: Tensor | None = None) -> Tensor:
+        """The n of largest variance, bool [N]; `ties_N` puts equal ones in order."""
+        before_N = torch.arange(len(advantage_N)) if ties_N is None else ties_N.argsort(stable=True)
+        before_N = before_N.to(advantage_N.device)
+        sorted_N, place_N = advantage_N.double()[before_N].sort(stable=True)
+        order_N = before_N[place_N]
         low = torch.arange(n + 1, device=advantage_N.device)  # so many of the smallest, the rest of the largest
         start = sorted_N.new_zeros(1)
         total, square = torch.cat((start, sorted_N.cumsum(0))), torch.cat((start, (sorted_N**2).cumsum(0)))

@@ -65,7 +65,7 @@ def test_permuting_the_rollouts_of_a_group_permutes_the_result(room, name, seed)
         if room == "learning.advantage":
             found.append(credit(part, batch))
         else:
-            found.append(part(batch, batch.reward_N) if room == "learning.reward" else part(batch))
+            found.append(part(batch, batch.reward_N) if room == "learning.reward" else part(supplied(batch, part)))
     order = torch.arange(12).view(3, 4).flip(1).flatten()
     torch.testing.assert_close(found[0], found[1][order])
 
