@@ -84,6 +84,17 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_difficulty_believed_share", GAUGE, "ratio", "Share of prompts believed so.", ("belief",)),
     Metric("sluice_difficulty_restore_seconds", HISTOGRAM, "seconds", "Time to fold the posterior anew.", (), SECONDS),
     Metric("sluice_difficulty_entropy_nats", GAUGE, "nats", "Mean entropy of the posteriors."),
+    Metric("sluice_difficulty_brier_ratio", GAUGE, "ratio", "Squared distance of predicted and observed accuracy."),
+    Metric(
+        "sluice_difficulty_calibration_error_ratio", GAUGE, "ratio", "Distance of the two by bins of the predicted."
+    ),
+    Metric(
+        "sluice_difficulty_informative_share",
+        GAUGE,
+        "ratio",
+        "Groups with both answers: as expected, as seen.",
+        ("of",),
+    ),
     # Learning.
     Metric("sluice_learning_step", GAUGE, "steps", "Optimiser steps done."),
     Metric("sluice_learning_version", GAUGE, "versions", "Version in force."),

@@ -27,6 +27,8 @@ GAUGES = {
     "room": "sluice_difficulty_room",
     "prompts": "sluice_difficulty_prompts",
     "entropy_mean": "sluice_difficulty_entropy_nats",
+    "brier": "sluice_difficulty_brier_ratio",
+    "calibration_error": "sluice_difficulty_calibration_error_ratio",
 }
 GAUGES_EVERY_S = 1.0
 
@@ -153,8 +155,11 @@ class DifficultyService:
         status.version = gate.version
         status.counters["requests"] = gate.issued_requests
         status.counters["requested_rollouts"] = gate.issued_rollouts
-        for name, value in self._gauges().items():
+        found = self._gauges()
+        for name, value in found.items():
             status.gauges[name] = value
+        if found and not found.get("share_informative") and not found.get("share_unvisited"):
+            status.reason = "every prompt is believed solved or hopeless: only chance tries another kind"
 
     def close(self) -> None:
         """Stop following prompts."""
@@ -165,6 +170,9 @@ class DifficultyService:
             self._shown, self._shown_at = self.handler.gauges(), time.monotonic()
             for name, metric in GAUGES.items():
                 self.context.meter.set(metric, self._shown.get(name, 0.0))
+            for of in ("expected", "observed"):
+                share = self._shown.get(f"informative_{of}", 0.0)
+                self.context.meter.set("sluice_difficulty_informative_share", share, of=of)
             for belief in ("solved", "hopeless", "informative", "unvisited"):
                 share = self._shown.get(f"share_{belief}", 0.0)
                 self.context.meter.set("sluice_difficulty_believed_share", share, belief=belief)

@@ -23,10 +23,10 @@ from services.difficulty.store import Store
 from tests.bench.table import machine, table
 
 PROMPTS, HELD_OUT, DOMAINS = 10_000, 1000, 5
-GROUPS, N, STEPS = 64, 8, 150
+GROUPS, N, STEPS = 64, 8, 80
 LEARNED, OWN, DRIFT = 4e-4, 0.1, 0.02
 CHOSEN, CONFIRMED = range(5), range(5, 10)
-STAGES = {"curriculum_stages": {"steps_per_stage": 50}, "easy_to_hard": {"anneal_steps": 100}}
+STAGES = {"curriculum_stages": {"steps_per_stage": 27}, "easy_to_hard": {"anneal_steps": 54}}
 
 
 def difficulties(rng: np.random.Generator, size: int) -> np.ndarray:
