@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from services.learning.advantage._group import likely, masked_mean, rank, step_mean
+from services.learning.advantage._group import masked_mean, rank, step_mean, tie_break
 from services.learning.batch import Batch
 from services.learning.reduce import group_size
 
@@ -19,7 +19,7 @@ def canon(batch: Batch, metric_N: Tensor, mix: float, alpha: float, long_first: 
     one half: with `long_first` the high half's own reward and the low half's baseline are damped, else the converse.
     """
     reward_N, size_N = batch.reward_N, group_size(batch)
-    high_N = rank(batch, metric_N, likely(batch)) >= size_N.long() // 2
+    high_N = rank(batch, metric_N, tie_break(batch)) >= size_N.long() // 2
     above_N, below_N = masked_mean(batch, reward_N, high_N), masked_mean(batch, reward_N, ~high_N)
     damped_N = high_N == long_first
     own_N = torch.where(damped_N, alpha * reward_N, reward_N)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from services.learning.batch import Batch
-from services.learning.reduce import group_range, group_size, group_sum, row_mean, step_moments
+from services.learning.reduce import group_range, group_size, group_sum, step_moments
 
 
 def rank(batch: Batch, x_N: Tensor, ties_N: Tensor | None = None) -> Tensor:
@@ -26,14 +26,14 @@ def rank(batch: Batch, x_N: Tensor, ties_N: Tensor | None = None) -> Tensor:
 
 
 def group_median(batch: Batch, x_N: Tensor) -> tuple[Tensor, Tensor]:
-    """(lower median of each rollout's group, True at the rollout that is it), [N]; ties by `likely`."""
-    pivot_N = rank(batch, x_N, likely(batch)) == (group_size(batch).long() - 1) // 2
+    """(lower median of each rollout's group, True at the rollout that is it), [N]; ties by `tie_break`."""
+    pivot_N = rank(batch, x_N, tie_break(batch)) == (group_size(batch).long() - 1) // 2
     return group_sum(batch, torch.where(pivot_N, x_N, torch.zeros_like(x_N))), pivot_N
 
 
-def likely(batch: Batch) -> Tensor:
-    """Mean behaviour log-prob of each rollout, [N]: it decides among equals, so that the order of arrival does not."""
-    return row_mean(batch.behaviour_NT, batch.valid_NT)
+def tie_break(batch: Batch) -> Tensor:
+    """Behaviour log-prob of each rollout's first tokens, [N]: it decides among equals, so that arrival does not."""
+    return batch.behaviour_NT[:, :16].sum(1)
 
 
 def masked_mean(batch: Batch, x_N: Tensor, mask_N: Tensor) -> Tensor:
@@ -85,8 +85,9 @@ def mixed(batch: Batch, x_N: Tensor) -> Tensor:
 
 def same_in_group(batch: Batch, class_N: Tensor) -> Tensor:
     """Index of each rollout's (group, class), [N], long, from 0."""
-    pair_N2 = torch.stack([batch.group_N, class_N.to(batch.group_N.dtype)], 1)
-    return pair_N2.unique(dim=0, return_inverse=True)[1]
+    class_N = class_N.to(batch.group_N.dtype)
+    width = int(class_N.max()) + 1 if len(class_N) else 1
+    return (batch.group_N * width + class_N).unique(return_inverse=True)[1]
 
 
 def class_sum(class_N: Tensor, x_N: Tensor) -> Tensor:

@@ -5,7 +5,7 @@
 
 Source: CANON and its released code. mix 1 is inter only, mix .5 is Dr. GRPO for even groups. alpha damps
 the low half: low alpha r - mean high, high r - alpha mean low.
-Odd cases: equal metrics are split by mean behaviour log-prob (released: by order of arrival). A group of one gets
+Odd cases: equal metrics are split by the first tokens' log-prob (released: by order of arrival). A group of one gets
 r / L_max. Odd groups: the high half has one more. `cosine` takes the trained version for the step.
 """
 

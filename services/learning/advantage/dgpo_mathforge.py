@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.knobs import check, knob
 from services.learning.advantage._group import mixed, named, per_group
 from services.learning.batch import Batch
-from services.learning.reduce import group_mean, group_range, group_size, group_sum
+from services.learning.reduce import group_mean, group_range, group_size, group_sum, row_count
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class DgpoMathforge:
         return found_N * self._difficulty(batch, mixed_N) if self.weigh else found_N
 
     def _tokens(self, batch: Batch, mixed_N: Tensor) -> Tensor:
-        tokens_N = batch.mask_NT.sum(1).double()
+        tokens_N = row_count(batch.mask_NT).double()
         every, live = batch.world.sum(torch.stack([tokens_N.sum(), (tokens_N * mixed_N).sum()]))
         return (every / live if live > 0 else torch.ones_like(every)).to(batch.reward_N.dtype)
 

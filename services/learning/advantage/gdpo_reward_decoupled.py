@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.knobs import check, knob
 from services.learning.advantage._group import masked_mean, named
 from services.learning.batch import Batch
-from services.learning.reduce import group_sum, step_moments
+from services.learning.reduce import group_sum, row_count, step_moments
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class GdpoRewardDecoupled:
     def __call__(self, batch: Batch) -> Tensor:
         weights = self.weights or (1.0,) * len(self.rewards)
         total_N = sum(w * self._normal(batch, named(batch, k)) for w, k in zip(weights, self.rewards, strict=True))
-        mask = batch.mask_NT.sum(1) if self.unit == "token" else None
+        mask = row_count(batch.mask_NT) if self.unit == "token" else None
         mean, std = step_moments(batch, total_N, mask, 1)
         return torch.where(std > 0, (total_N - mean) / (std + self.eps), torch.zeros_like(total_N))
 

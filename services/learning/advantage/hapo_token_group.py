@@ -19,7 +19,7 @@ from pipeline.knobs import check, knob
 from services.learning.advantage._group import mixed
 from services.learning.advantage.group_norm import GroupNorm
 from services.learning.batch import Batch
-from services.learning.reduce import group_range, group_sum
+from services.learning.reduce import group_range, group_sum, row_count
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class HapoTokenGroup:
     z_score: ClassVar[bool] = True
 
     def __call__(self, batch: Batch) -> Tensor:
-        reward_N, tokens_N = batch.reward_N, batch.mask_NT.sum(1).to(batch.reward_N.dtype)
+        reward_N, tokens_N = batch.reward_N, row_count(batch.mask_NT).to(batch.reward_N.dtype)
         count_N = group_sum(batch, tokens_N).clamp(min=1)
         above_N = reward_N - group_sum(batch, tokens_N * reward_N) / count_N
         std_N = (group_sum(batch, tokens_N * above_N**2) / count_N).sqrt()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from services.learning.batch import Batch
-from services.learning.reduce import group_range, group_size, group_sum
+from services.learning.reduce import group_range, group_size, group_sum, row_count
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Opo:
     """Lengths 10, 20, 30, 40, rewards [1, 0, 0, 0]: b = .1, A = [.9, -.1, -.1, -.1]."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        return weighted(batch, batch.mask_NT.sum(1).to(batch.reward_N.dtype))
+        return weighted(batch, row_count(batch.mask_NT).to(batch.reward_N.dtype))
 
 
 def weighted(batch: Batch, weight_N: Tensor) -> Tensor:

@@ -39,7 +39,9 @@ class RankGrpo:
 
     def __call__(self, batch: Batch) -> Tensor:
         advantage_KN = torch.stack([self._normal(batch, reward_N) for reward_N in self.rewards(batch)])
-        item_NT = batch.side.get(self.item, torch.zeros_like(batch.behaviour_NT)).nan_to_num(nan=0.0).long()
+        if self.item not in batch.side:
+            return advantage_KN[0]
+        item_NT = batch.side[self.item].nan_to_num(nan=0.0).long()
         ranks = len(advantage_KN)
         found_NT = advantage_KN.T.gather(1, item_NT.clamp(0, ranks - 1))
         return torch.where(batch.valid_NT & (item_NT < ranks), found_NT, torch.zeros_like(found_NT))

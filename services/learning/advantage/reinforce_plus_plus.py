@@ -19,6 +19,7 @@ from pipeline.knobs import check, knob
 from services.learning.advantage._group import whiten
 from services.learning.advantage.group_norm import GroupNorm
 from services.learning.batch import Batch
+from services.learning.reduce import row_count
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ReinforcePlusPlus:
         center = "mean" if self.baseline == "group" else "none"
         return_N = GroupNorm(center=center, scale="none", singleton="raw")(batch)
         if self.gamma == 1:
-            return whiten(batch, return_N, batch.mask_NT.sum(1), self.eps)
+            return whiten(batch, return_N, row_count(batch.mask_NT), self.eps)
         left_NT = batch.length_N[:, None] - 1 - torch.arange(batch.mask_NT.shape[1], device=return_N.device)
         return_NT = return_N[:, None] * self.gamma ** left_NT.clamp(min=0)
         return whiten(batch, return_NT, batch.mask_NT, self.eps)

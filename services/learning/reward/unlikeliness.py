@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pipeline.knobs import check, knob
-from services.learning.advantage._group import likely, rank
+from services.learning.advantage._group import rank
 from services.learning.batch import Batch
-from services.learning.reduce import group_sum
+from services.learning.reduce import group_sum, row_mean
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Unlikeliness:
 
     def __call__(self, batch: Batch, reward_N: Tensor) -> Tensor:
         known_N = ~reward_N.isnan()
-        score_N = likely(batch)
+        score_N = row_mean(batch.behaviour_NT, batch.valid_NT)
         last_N = torch.where(known_N, score_N, torch.full_like(score_N, float("inf")))
         size_N = group_sum(batch, known_N.to(score_N.dtype)).clamp(min=1)
         return torch.where(reward_N > 0, reward_N * (1 - self.beta * rank(batch, last_N) / size_N), reward_N)

@@ -1,6 +1,6 @@
 """Leave out the rollout that is its group's median, the baseline of the others (MC-GRPO's pivot).
 
-    drop i  iff  i is the lower median of its group's rewards, by mean behaviour log-prob among equals
+    drop i  iff  i is the lower median of its group's rewards, by the first tokens' log-prob among equals
 
 Source: MC-GRPO and its released code: of G + 1 rollouts exactly G are trained. It acts after the advantage, so the
 median is still in every statistic.
