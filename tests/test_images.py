@@ -1,0 +1,39 @@
+"""The four Dockerfiles: what every image promises, read from their text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = {path.parent.name: path.read_text() for path in sorted(ROOT.glob("services/*/Dockerfile"))}
+
+
+def test_every_service_has_an_image():
+    assert set(FILES) == {path.parent.name for path in ROOT.glob("services/*/service.py")}
+
+
+@pytest.mark.parametrize("service", FILES)
+def test_an_image_takes_any_base_and_runs_as_nobody_in_particular(service):
+    lines = FILES[service].splitlines()
+    assert lines[0].startswith("ARG BASE_IMAGE=python:") and lines[1].startswith("FROM ${BASE_IMAGE}")
+    assert re.search(r"^USER 10001:10001$", FILES[service], re.M)
+    stages = re.findall(r"^FROM (\S+)", FILES[service], re.M)
+    assert stages[-1] == "base" and "build" in FILES[service]
+    assert "--constraint" in FILES[service]
+
+
+@pytest.mark.parametrize("service", FILES)
+def test_what_is_copied_exists_and_is_not_ignored(service):
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", FILES[service], re.M):
+        for source in sources.split():
+            assert (ROOT / source).exists() and source in allowed, source
+
+
+def test_torch_is_one_layer_that_two_images_share_and_two_do_not_hold():
+    stage = {name: re.search(r"FROM base AS torch.*?\n\n", text, re.S) for name, text in FILES.items()}
+    assert stage["learning"] and stage["learning"].group() == stage["generation"].group()
+    assert all("torch" not in FILES[name].replace("No torch", "") for name in ("difficulty", "verification"))
