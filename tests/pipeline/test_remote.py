@@ -1,0 +1,71 @@
+"""A run that begins elsewhere: `sluice start` once, `sluice prepare` where a service is to be."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import config, remote
+from pipeline.errors import NotReady, UserError
+from pipeline.log import open_log
+from pipeline.rundir import RunDir
+from pipeline.topics import TOPICS, Names
+from sluice.v1 import control_pb2
+
+DATA = {"sources": [{"kind": "reasoning_gym", "name": "spell_backward", "size": 20}], "held_out": 4}
+
+
+@pytest.fixture
+def shared(tmp_path, monkeypatch):
+    """Stands in for a cluster: every kafka:// address is one embedded log."""
+    file = str(tmp_path / "log.db")
+    monkeypatch.setattr(remote, "open_log", lambda address: open_log(file))
+    return open_log(file)
+
+
+def a_run(**changes) -> config.Run:
+    return config.parse({"run": "far", "log": "kafka://k:1", "data": DATA} | changes)
+
+
+def start(run: config.Run, make_topics: bool = True) -> list[str]:
+    said: list[str] = []
+    remote.start(run, make_topics, timeout_s=0.0, say=said.append)
+    return said
+
+
+def test_start_makes_topics_registers_prompts_and_tells_the_run_to_begin_and_twice_is_once(shared):
+    run = a_run()
+    for _ in range(2):
+        assert "20 prompts registered" in start(run)
+    names = Names("sluice", "far")
+    assert len(shared.topics(names.own(""))) == len(TOPICS)
+    told = remote.told(shared, names)
+    assert (told.phase, told.config_digest) == (control_pb2.PHASE_RUNNING, config.identity_digest(run))
+
+
+def test_another_run_of_the_same_name_is_refused_before_anything_is_written(shared):
+    start(a_run())
+    before = {topic: shared.bounds(topic) for topic in shared.topics("")}
+    with pytest.raises(UserError, match="seed was 0, is 1"):
+        start(a_run(seed=1))
+    assert {topic: shared.bounds(topic) for topic in shared.topics("")} == before
+
+
+def test_topics_that_somebody_else_makes_are_waited_for_by_name(shared):
+    with pytest.raises(NotReady, match="topics prompts, requests"):
+        start(a_run(), make_topics=False)
+
+
+def test_a_log_on_one_machine_is_refused():
+    with pytest.raises(UserError, match="kafka://host:port"):
+        start(a_run(log="embedded"))
+
+
+def test_prepare_waits_until_the_run_was_told_to_begin(shared, tmp_path):
+    directory = RunDir.make(tmp_path / "dir", a_run())
+    said: list[str] = []
+    with pytest.raises(NotReady, match="`sluice start` makes it"):
+        remote.wait_for_start(directory, 0.0, said.append)
+    start(a_run())
+    remote.wait_for_start(directory, 0.0, said.append)
+    with pytest.raises(UserError, match="max_tokens|seed"):
+        remote.wait_for_start(RunDir.make(tmp_path / "other", a_run(seed=5)), 0.0, said.append)
