@@ -1,0 +1,58 @@
+"""A real Prometheus scrapes a real run, and has data for every panel."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/journey")]
+from harness import Running  # noqa: E402
+
+PORT = 9191
+SILENT = {"Dead letters", "Versions refused", "Retries", "Calls refused", "Drops"}
+"""What does not happen in a good run: no series, which is the answer wanted."""
+
+
+def ask(query: str) -> list:
+    """What Prometheus answers; nothing while it does not listen yet."""
+    url = f"http://127.0.0.1:{PORT}/api/v1/query?" + urllib.parse.urlencode({"query": query})
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return json.load(answer)["data"]["result"]
+    except urllib.error.URLError:
+        return []
+
+
+@pytest.mark.long
+def test_a_real_prometheus_has_data_for_every_panel(tmp_path):
+    panels = {
+        (board["uid"], panel["title"], target["expr"].replace("$__rate_interval", "30s").replace("$run", "small"))
+        for board in (json.loads(path.read_text()) for path in (ROOT / "grafana/dashboards").glob("*.json"))
+        for panel in board["panels"]
+        for target in panel["targets"]
+    }
+    with Running(tmp_path / "run", {"learning.steps": 100000, "evaluate.prompts": 2, "data.held_out": 8}) as run:
+        run.until(lambda view: view.step >= 1, "a step", 400)
+        command = [sys.executable, "grafana/observe.py", str(run.directory), "--port", str(PORT)]
+        observer = subprocess.Popen(
+            command, cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{ROOT}/proto", "PATH": "/usr/bin:/bin"}
+        )
+        try:
+            deadline = time.monotonic() + 180
+            missing = panels
+            while missing and time.monotonic() < deadline:
+                time.sleep(5)
+                missing = {one for one in missing if one[1] not in SILENT and not ask(one[2])}
+            assert missing == set()
+        finally:
+            observer.terminate()
+            observer.wait(10)
