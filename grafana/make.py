@@ -256,6 +256,14 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             ),
             one("Entropy", "Mean of the posteriors, nats.", "short", gauge("sluice_difficulty_entropy_nats")),
             one("Requests", "A second.", "short", rate("sluice_difficulty_requests_total")),
+            one("Informative share", "See pipeline/metrics.py.", "short", gauge("sluice_difficulty_informative_share")),
+            one(
+                "Calibration error ratio",
+                "See pipeline/metrics.py.",
+                "short",
+                gauge("sluice_difficulty_calibration_error_ratio"),
+            ),
+            one("Brier ratio", "See pipeline/metrics.py.", "short", gauge("sluice_difficulty_brier_ratio")),
             Panel(
                 "Restore",
                 "Time to fold the posterior.",
