@@ -3,6 +3,8 @@
 - Tests marked `long` run only when `-m` asks for them (`make test-long`).
 - Tests marked `kafka`, `vllm` or `sandbox` are skipped, with one loud line, where Java and Maven, vLLM, or a wall of
   the sandbox, are missing. With SLUICE_REQUIRE=kafka,vllm,sandbox a missing piece is a failure.
+- `make test` has two processes: one for all that start processes or load engines themselves, one after another; the
+  other for the rest, a file at a time.
 """
 
 import functools
@@ -18,7 +20,8 @@ import pytest
 BROKER = Path(__file__).parent / "kafka" / "broker"
 JARS = Path(__file__).parents[1] / ".kafka" / "libs" / "complete"
 PIECES = ("kafka", "vllm", "sandbox")
-SKIPPED = pytest.StashKey[dict]()
+HEAVY = ("chaos", "journey", "vllm", "ranks", "bad_input", "sandbox", "fuzz")
+"""Words in the paths of tests that keep the machine busy by themselves; so do those marked with a piece."""
 
 
 @functools.cache
@@ -42,11 +45,11 @@ def required(piece: str) -> bool:
     return piece in os.environ.get("SLUICE_REQUIRE", "").replace(" ", "").split(",")
 
 
-def pytest_configure(config):
-    config.stash[SKIPPED] = {}
-
-
 def pytest_collection_modifyitems(config, items):
+    for item in items:
+        path = str(item.path.relative_to(config.rootpath))
+        heavy = any(word in path for word in HEAVY) or any(map(item.get_closest_marker, PIECES))
+        item.add_marker(pytest.mark.xdist_group("machine" if heavy else path))
     if "long" in (config.getoption("markexpr") or ""):
         return
     long = [item for item in items if item.get_closest_marker("long")]
@@ -61,15 +64,16 @@ def pytest_runtest_setup(item):
         if reason and required(piece):
             pytest.fail(f"{piece} is required by SLUICE_REQUIRE, but {reason}", pytrace=False)
         if reason:
-            skipped = item.config.stash[SKIPPED]
-            skipped[piece] = skipped.get(piece, 0) + 1
             pytest.skip(reason)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    for piece, number in config.stash[SKIPPED].items():
-        line = f"!!! {number} TESTS OF {piece.upper()} WERE SKIPPED: {missing(piece)} !!!"
-        terminalreporter.write_line(line, yellow=True, bold=True)
+def pytest_terminal_summary(terminalreporter):
+    reports = terminalreporter.stats.get("skipped", [])
+    for piece in PIECES:
+        number = sum(missing(piece) in str(report.longrepr) for report in reports) if missing(piece) else 0
+        if number:
+            line = f"!!! {number} TESTS OF {piece.upper()} WERE SKIPPED: {missing(piece)} !!!"
+            terminalreporter.write_line(line, yellow=True, bold=True)
 
 
 def broker(action: str, port: int | None = None) -> str:

@@ -46,7 +46,7 @@ def conserved(directory, steps: int = STEPS) -> dict:
 @pytest.mark.parametrize(
     ("log", "points"),
     [
-        ("embedded", FAILPOINTS[::2]),
+        ("embedded", FAILPOINTS[::3]),
         pytest.param("embedded", FAILPOINTS, marks=pytest.mark.long),
         pytest.param("kafka", FAILPOINTS, marks=[KAFKA, pytest.mark.long]),
     ],
@@ -71,7 +71,7 @@ def test_every_service_killed_at_a_random_moment_and_the_learner_between_its_tra
 @pytest.mark.parametrize("log", [pytest.param("embedded", marks=pytest.mark.long), pytest.param("kafka", marks=KAFKA)])
 def test_workers_join_in_mid_run_and_leave_by_drain_and_by_kill(sets, tmp_path):
     directory = tmp_path / "run"
-    with Running(directory, sets | {"verification.delay_s": 2.0, "learning.steps": 100_000}) as run:
+    with Running(directory, sets | {"verification.delay_s": 1.0, "learning.steps": 100_000}) as run:
         run.until(lambda view: view.step >= 1, "the first step")
         with run.joined("generation", "generation-1") as first, run.joined("generation", "generation-2") as second:
             run.until(
