@@ -57,22 +57,20 @@ class Teacher:
         groups = [Group(str(row), "", (member,)) for row, member in zip(rows, shown, strict=True)]
         again = collate(groups, batch.version, batch.max_tokens, batch.token_NT.device, batch.behaviour_NT.dtype)
         found = score("teacher", again, WANTED)
+        seen = found.signals if rows else {}
+        known = torch.tensor(rows, dtype=torch.long, device=batch.token_NT.device)
         return {
-            "pick": _placed(batch, rows, found.signals.get("top_ids")),
-            "teacher_top": _placed(batch, rows, found.signals.get("top_logp")),
+            "pick": _placed(batch, rows, seen.get("top_ids", batch.token_NT[:, :, None])),
+            "teacher_top": _placed(batch, rows, seen.get("top_logp", batch.behaviour_NT[:, :, None])),
             "teacher_logp": _placed(batch, rows, found.logp_NT),
-            "teacher_entropy": _placed(batch, rows, found.signals.get("entropy")),
-            "taught": batch.behaviour_NT.new_zeros(len(batch)).index_fill_(
-                0, torch.tensor(rows, dtype=torch.long, device=batch.token_NT.device), 1.0
-            ),
+            "teacher_entropy": _placed(batch, rows, seen.get("entropy", batch.behaviour_NT)),
+            "taught": batch.behaviour_NT.new_zeros(len(batch)).index_fill_(0, known, 1.0),
         }
 
 
-def _placed(batch: Batch, rows: list[int], x_MT: Tensor | None) -> Tensor:
-    """Values of some rows among all rows, [N, T, ...]; zeros elsewhere, and one column where nothing was scored."""
-    if x_MT is None or not rows:
-        kind = torch.long if x_MT is not None and x_MT.dtype == torch.long else batch.behaviour_NT.dtype
-        return torch.zeros((*batch.token_NT.shape, 1), dtype=kind, device=batch.token_NT.device)
+def _placed(batch: Batch, rows: list[int], x_MT: Tensor) -> Tensor:
+    """Values of some rows among all rows, [N, T, ...]; zeros elsewhere."""
     found = x_MT.new_zeros((*batch.token_NT.shape, *x_MT.shape[2:]))
-    found[rows, : x_MT.shape[1]] = x_MT
+    if rows:
+        found[rows, : x_MT.shape[1]] = x_MT
     return found

@@ -1,5 +1,8 @@
 """Importance weights and masks on detached log-probs: `(batch, logp_NT, advantage_NT) -> Weighed`.
 
+A part that keeps state between steps has `open(optimizer)`, which gives a running one: a `Controller` that is also
+called as the part is.
+
 Weights of several parts multiply, masks are and-ed. Log-ratios are clamped to +-20 before exp; beyond the clamp the
 paper's loss is flat in the log-prob, so such a token's mask is 0 where a ratio is what carries the gradient.
 
