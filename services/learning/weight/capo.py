@@ -2,7 +2,7 @@
 
 The output layer is taken as a linear model with weights W, hidden state h and the policy pi over its likeliest tokens:
 
-    v = onehot(y) - pi,   g = A outer(v, h),   G = Adam direction of the step's mean g, with moments of its own,   u = G h
+    v = onehot(y) - pi,  g = A outer(v, h),  G = Adam direction of the step's mean g, with moments of its own,  u = G h
     m_H = lr <g, G> + lr^2 / 2 * A [(v.u)^2 - u' (diag pi - pi pi') u]      the change of the objective
     m_F = lr^2 / 2 * (v.u)^2                                              the move of the policy
     M = 1 where |m_H| < tau_h (one_sided: 0 <= m_H < tau_h) and m_F < tau_f
