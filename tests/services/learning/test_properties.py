@@ -36,7 +36,8 @@ def estimator(room: str, name: str) -> Estimator:
 
 def route(one: Estimator, batch: Batch, advantage: Tensor, logp_NT: Tensor) -> tuple[Tensor, Tensor]:
     """(loss, d loss / d logp) of a batch that the whole step has been derived for."""
-    forward = Forward(logp_NT, {"entropy": logp_NT.nan_to_num(0.0, 0.0, 0.0) ** 2 / 2})
+    finite_NT = logp_NT.nan_to_num(0.0, 0.0, 0.0)
+    forward = Forward(logp_NT, {"entropy": finite_NT**2 / 2, "value": finite_NT / 2})
     total = one.loss(batch, forward, advantage).total
     return total.detach(), gradient(total, logp_NT)
 
@@ -172,6 +173,6 @@ def test_a_part_that_reads_the_policy_before_the_cut_says_so(room, name):
         return
     batch, advantage_N, _ = step(3)
     told = {"advantage", "prox_logp"} | set(getattr(part, "needs", ()))
-    known = {signal: x for signal, x in batch.signals.items() if signal in told}
+    known = {name: x for name, x in batch.signals.items() if name in told or name.partition("_")[0] in told}
     found = part.over_step(with_fields(batch, signals=known | {"advantage": advantage_N}))
     assert found and all(len(x) == len(batch) and x.shape[1:] in ((), batch.token_NT.shape[1:]) for x in found.values())

@@ -281,6 +281,31 @@ def d3s(x) -> Tensor:
 
 
 ROW = SequenceMeanTokenMean()
+
+
+def capo(tau_h: float) -> Value:
+    """A first step at rate 1.5e-5: Adam's direction is then the gradient over its size."""
+
+    def value(x):
+        lr, places = 1.5e-5, x.mask.nonzero().tolist()
+        pulls, gradient_VD = {}, torch.zeros(11, x.hidden.shape[2], dtype=torch.float64)
+        for i, t in places:
+            pulls[i, t] = torch.zeros(11, dtype=torch.float64)
+            pulls[i, t][x.top_ids[i, t]] -= x.top_logp[i, t].exp()
+            pulls[i, t][x.token[i, t]] += 1
+            gradient_VD += x.a[i] * torch.outer(pulls[i, t], x.hidden[i, t]) / len(places)
+        step_VD, keep = gradient_VD / (gradient_VD.abs() + 1e-8), torch.zeros_like(x.logp)
+        for i, t in places:
+            u, p = step_VD @ x.hidden[i, t], torch.zeros(11, dtype=torch.float64)
+            p[x.top_ids[i, t]] = x.top_logp[i, t].exp()
+            along = pulls[i, t] @ u
+            curve = x.a[i] * (along**2 - u @ (torch.diag(p) - torch.outer(p, p)) @ u)
+            keep[i, t] = float((lr * x.a[i] * along + lr**2 / 2 * curve).abs() < tau_h)
+        return mean(x, -keep.detach() * x.a * x.logp)
+
+    return value
+
+
 WEIGHTS: dict[str, list] = {
     "ace": [({}, ace)],
     "cispo": [({}, cispo), ({"low": 0.1, "high": 0.1, "mask": True}, cispo_masked)],
@@ -337,6 +362,7 @@ WEIGHTS: dict[str, list] = {
         for positive in ("advantage", "reward")
     ],
     "vespo": [({}, vespo)],
+    "capo": [({"tau_h": tau_h}, capo(tau_h)) for tau_h in (1e-5, 1.0)],
 }
 
 
@@ -382,6 +408,20 @@ def llds(gate: str) -> Value:
     return value
 
 
+def value_loss(x) -> Tensor:
+    """Half the larger squared error to the lambda-return of the values at the step's start, lam 0.9, clip 0.2."""
+    total = 0.0
+    for i in range(len(x.length)):
+        after, following, places = 0.0, 0.0, x.mask[i].nonzero().flatten().tolist()
+        for t in reversed(places):
+            old, new = x.old_value[i, t], x.live_value[i, t]
+            after = (x.reward[i] if t == places[-1] else 0.0) + following - old + 0.9 * after
+            following, target = old, old + after
+            near = old + (new - old).clamp(-0.2, 0.2)
+            total = total + 0.3 * torch.maximum((new - target) ** 2, (near - target) ** 2) / 2
+    return total / x.mask.sum()
+
+
 REGULARIZERS: dict[str, list] = {
     "entropy": [({"coef": 0.1}, lambda x: -0.1 * mean(x, x.live_entropy))],
     "epo": [({"coef": 0.1}, lambda x: -0.1 * mean(x, x.live_entropy))],  # no history yet: the bonus alone
@@ -393,6 +433,7 @@ REGULARIZERS: dict[str, list] = {
     ],
     "kl_cov": [({"share": 0.2}, kl_cov)],
     "llds": [({"gate": gate}, llds(gate)) for gate in ("run", "response")],
+    "value_loss": [({"coef": 0.3, "lam": 0.9, "clip": 0.2}, value_loss)],
     "log_ratio_square": [({"coef": 0.05}, lambda x: mean(x, 0.1 / 2 * (x.logp - x.prox) ** 2))],
 }
 ROOMS = {"learning.weight": WEIGHTS, "learning.regularizer": REGULARIZERS}
@@ -428,10 +469,12 @@ def test_the_value_form_and_the_part_have_the_same_gradient(room, name, knobs, v
             logp=logp_NT, prox=batch.prox_NT, behaviour=batch.behaviour_NT, ref=batch.signals["ref_logp"],
             mask=batch.mask_NT, a=advantage_N[:, None], reward=batch.reward_N, accuracy=batch.accuracy_N,
             group=batch.group_N, entropy=batch.signals["entropy"], token=batch.token_NT, length=batch.length_N,
-            live_entropy=logp_NT**2 / 2,
+            live_entropy=logp_NT**2 / 2, live_value=0.4 * logp_NT, old_value=batch.signals["value"],
+            top_ids=batch.signals["top_ids"], top_logp=batch.signals["top_logp"], hidden=batch.signals["hidden"],
         )  # fmt: skip
         zero = advantage_N if room == "learning.weight" else torch.zeros_like(advantage_N)
-        total = estimator.loss(batch, Forward(logp_NT, {"entropy": logp_NT**2 / 2}), zero).total
+        brought = {"entropy": logp_NT**2 / 2, "value": 0.4 * logp_NT}
+        total = estimator.loss(batch, Forward(logp_NT, brought), zero).total
         found = gradient(total, logp_NT)
         torch.testing.assert_close(found, gradient(value(x), logp_NT), atol=1e-8, rtol=1e-8)
         pulled |= bool((found != 0).any())
