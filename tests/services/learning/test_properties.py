@@ -172,7 +172,7 @@ def test_a_part_that_reads_the_policy_before_the_cut_says_so(room, name):
     if not hasattr(part, "over_step"):
         return
     batch, advantage_N, _ = step(3)
-    told = {"advantage", "prox_logp"} | set(getattr(part, "needs", ()))
-    known = {name: x for name, x in batch.signals.items() if name in told or name.partition("_")[0] in told}
+    told = {"advantage", "prox_logp"} | partspec.read(room, name).needs
+    known = {made: x for made, x in batch.signals.items() if made in told or made.partition("_")[0] in told}
     found = part.over_step(with_fields(batch, signals=known | {"advantage": advantage_N}))
     assert found and all(len(x) == len(batch) and x.shape[1:] in ((), batch.token_NT.shape[1:]) for x in found.values())

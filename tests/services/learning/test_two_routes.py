@@ -284,10 +284,10 @@ ROW = SequenceMeanTokenMean()
 
 
 def capo(tau_h: float) -> Value:
-    """A first step at rate 1.5e-5: Adam's direction is then the gradient over its size."""
+    """A first step at AdamW's own rate, 1e-6: Adam's direction is then the gradient over its size."""
 
     def value(x):
-        lr, places = 1.5e-5, x.mask.nonzero().tolist()
+        lr, places = 1e-6, x.mask.nonzero().tolist()
         pulls, gradient_VD = {}, torch.zeros(11, x.hidden.shape[2], dtype=torch.float64)
         for i, t in places:
             pulls[i, t] = torch.zeros(11, dtype=torch.float64)
@@ -362,7 +362,7 @@ WEIGHTS: dict[str, list] = {
         for positive in ("advantage", "reward")
     ],
     "vespo": [({}, vespo)],
-    "capo": [({"tau_h": tau_h}, capo(tau_h)) for tau_h in (1e-5, 1.0)],
+    "capo": [({"tau_h": tau_h}, capo(tau_h)) for tau_h in (7e-7, 1.0)],
 }
 
 
@@ -408,6 +408,14 @@ def llds(gate: str) -> Value:
     return value
 
 
+def targeted_entropy(target: float) -> Value:
+    def value(x):
+        gap = x.step_entropy[x.mask].mean() - target
+        return 0.1 * torch.sign(gap) * (mean(x, x.live_entropy) - target)
+
+    return value
+
+
 def value_loss(x) -> Tensor:
     """Half the larger squared error to the lambda-return of the values at the step's start, lam 0.9, clip 0.2."""
     total = 0.0
@@ -433,6 +441,10 @@ REGULARIZERS: dict[str, list] = {
     ],
     "kl_cov": [({"share": 0.2}, kl_cov)],
     "llds": [({"gate": gate}, llds(gate)) for gate in ("run", "response")],
+    "targeted_entropy": [
+        ({"coef": 0.1, "target": target}, targeted_entropy(target))
+        for target in (0.2, 3.0)  # from above, from below
+    ],
     "value_loss": [({"coef": 0.3, "lam": 0.9, "clip": 0.2}, value_loss)],
     "log_ratio_square": [({"coef": 0.05}, lambda x: mean(x, 0.1 / 2 * (x.logp - x.prox) ** 2))],
 }
@@ -471,6 +483,7 @@ def test_the_value_form_and_the_part_have_the_same_gradient(room, name, knobs, v
             group=batch.group_N, entropy=batch.signals["entropy"], token=batch.token_NT, length=batch.length_N,
             live_entropy=logp_NT**2 / 2, live_value=0.4 * logp_NT, old_value=batch.signals["value"],
             top_ids=batch.signals["top_ids"], top_logp=batch.signals["top_logp"], hidden=batch.signals["hidden"],
+            step_entropy=batch.signals["step_entropy"],
         )  # fmt: skip
         zero = advantage_N if room == "learning.weight" else torch.zeros_like(advantage_N)
         brought = {"entropy": logp_NT**2 / 2, "value": 0.4 * logp_NT}
