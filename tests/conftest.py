@@ -45,6 +45,7 @@ def required(piece: str) -> bool:
     return piece in os.environ.get("SLUICE_REQUIRE", "").replace(" ", "").split(",")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     for item in items:
         path = str(item.path.relative_to(config.rootpath))
