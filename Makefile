@@ -43,9 +43,9 @@ setup-test: .venv/.ready-test
 run: setup
 	$(BIN)/sluice run pipeline/jobs/$(RUN).yaml --dir runs/$(RUN)$(if $(filter kafka:%,$(LOG)),-kafka) --set log=$(LOG)
 
-# Two processes, one of them for what starts processes itself: see tests/conftest.py.
+# Two processes, a file at a time: most tests use one core.
 test: setup-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-long: setup-test
 	$(BIN)/python -m pytest -m long --timeout 1800

@@ -3,8 +3,7 @@
 - Tests marked `long` run only when `-m` asks for them (`make test-long`).
 - Tests marked `kafka`, `vllm` or `sandbox` are skipped, with one loud line, where Java and Maven, vLLM, or a wall of
   the sandbox, are missing. With SLUICE_REQUIRE=kafka,vllm,sandbox a missing piece is a failure.
-- `make test` has two processes: one for all that start processes or load engines themselves, one after another; the
-  other for the rest, a file at a time.
+- `make test` has two processes that take a file at a time, the files with the most tests first.
 """
 
 import functools
@@ -20,8 +19,6 @@ import pytest
 BROKER = Path(__file__).parent / "kafka" / "broker"
 JARS = Path(__file__).parents[1] / ".kafka" / "libs" / "complete"
 PIECES = ("kafka", "vllm", "sandbox")
-HEAVY = ("chaos", "journey", "vllm", "ranks", "bad_input", "sandbox", "fuzz")
-"""Words in the paths of tests that keep the machine busy by themselves; so do those marked with a piece."""
 
 
 @functools.cache
@@ -45,12 +42,7 @@ def required(piece: str) -> bool:
     return piece in os.environ.get("SLUICE_REQUIRE", "").replace(" ", "").split(",")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    for item in items:
-        path = str(item.path.relative_to(config.rootpath))
-        heavy = any(word in path for word in HEAVY) or any(map(item.get_closest_marker, PIECES))
-        item.add_marker(pytest.mark.xdist_group("machine" if heavy else path))
     if "long" in (config.getoption("markexpr") or ""):
         return
     long = [item for item in items if item.get_closest_marker("long")]
