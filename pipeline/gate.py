@@ -69,7 +69,7 @@ class Gate:
         return (self.max_lag + 1) * self.batch_rollouts
 
     def room(self) -> int:
-        """Rollouts that may be asked for now."""
+        """Rollouts that may still be asked for, given what is out."""
         return max(self.capacity - self.outstanding, 0)
 
     def refuse_group_of(self, n: int) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pipeline.log.api import Position, Record
 
 QUIET_MS = 3_000
-"""A partition has nothing more for now when polls brought nothing from it for so long."""
+"""A partition has been read to its end when polls brought nothing from it for so long."""
 GAP_MS = 1_000
 """Polls further apart than this are not poll after poll."""
 

@@ -5,6 +5,48 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.knobs import check
+from services.difficulty.state import Beliefs
+
+
+class Shared:
+    """A budget that several prompts share: `n` rollouts each on the average, `low` to `high` for one of them.
+
+    A part has the fields `n`, `low`, `high` and `at_once`, and says in `spend` how a total is shared out.
+    """
+
+    n: int
+    low: int
+    high: int
+    at_once: int
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.low <= self.n <= self.high:
+            raise ValueError(f"n is {self.n}; accepted: from low, {self.low}, to high, {self.high}")
+
+    @property
+    def largest(self) -> int:
+        """Most rollouts that one prompt can get."""
+        return self.high
+
+    @property
+    def typical(self) -> int:
+        """Rollouts of a prompt on the average."""
+        return self.n
+
+    def prompts(self, budget: int) -> int:
+        """How many prompts share the budget; 0 waits for more room."""
+        return budget // self.n if budget >= self.n * self.at_once else 0
+
+    def __call__(self, states: Beliefs, budget: int) -> np.ndarray:
+        """Rollouts of each prompt; their sum is n for each prompt, to the rollout."""
+        afford(len(states), self.n, budget)
+        return self.spend(states, len(states) * self.n)
+
+    def spend(self, states: Beliefs, total: int) -> np.ndarray:
+        """Rollouts of each prompt, together `total`."""
+        raise NotImplementedError
 
 
 def afford(prompts: int, each: int, budget: int) -> None:

@@ -18,13 +18,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.knobs import check, knob
+from pipeline.knobs import knob
 from services.difficulty.budget import _whole
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class Cures:
+class Cures(_whole.Shared):
     """More rollouts where the gradient varies.
 
     Worked number: one right of norm 2 and three wrong of norm 1, and two of each.
@@ -39,30 +39,6 @@ class Cures:
     at_once: int = knob(8, "Prompts that share a budget; fewer wait for room.", unit="prompts", ge=1)
 
     confidence: ClassVar[str] = "code"
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.low <= self.n <= self.high:
-            raise ValueError(f"n is {self.n}; accepted: from low, {self.low}, to high, {self.high}")
-
-    @property
-    def largest(self) -> int:
-        """Most rollouts that one prompt can get."""
-        return self.high
-
-    @property
-    def typical(self) -> int:
-        """Rollouts of a prompt on the average."""
-        return self.n
-
-    def prompts(self, budget: int) -> int:
-        """How many prompts share the budget; 0 waits for more room."""
-        return budget // self.n if budget >= self.n * self.at_once else 0
-
-    def __call__(self, states: Beliefs, budget: int) -> np.ndarray:
-        """Rollouts of each prompt; their sum is n for each prompt, to the rollout."""
-        _whole.afford(len(states), self.n, budget)
-        return self.spend(states, len(states) * self.n)
 
     @staticmethod
     def deviation(a: float, right: list[float], wrong: list[float]) -> np.ndarray:

@@ -18,13 +18,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.knobs import check, knob
+from pipeline.knobs import knob
 from services.difficulty.budget import _whole
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class RolloutGdro:
+class RolloutGdro(_whole.Shared):
     """More rollouts for the bins whose outcomes vary.
 
     Worked number: variances 0.05, 0.2, 0.25 of 100, 50 and 50 prompts, 4 each on the average.
@@ -40,30 +40,6 @@ class RolloutGdro:
     bins: int = knob(10, "Bins of equal width.", ge=1)
 
     confidence: ClassVar[str] = "paper"
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.low <= self.n <= self.high:
-            raise ValueError(f"n is {self.n}; accepted: from low, {self.low}, to high, {self.high}")
-
-    @property
-    def largest(self) -> int:
-        """Most rollouts that one prompt can get."""
-        return self.high
-
-    @property
-    def typical(self) -> int:
-        """Rollouts of a prompt on the average."""
-        return self.n
-
-    def prompts(self, budget: int) -> int:
-        """How many prompts share the budget; 0 waits for more room."""
-        return budget // self.n if budget >= self.n * self.at_once else 0
-
-    def __call__(self, states: Beliefs, budget: int) -> np.ndarray:
-        """Rollouts of each prompt; their sum is n for each prompt, to the rollout."""
-        _whole.afford(len(states), self.n, budget)
-        return self.spend(states, len(states) * self.n)
 
     @staticmethod
     def price(variance_B: np.ndarray, count_B: np.ndarray, mean: float) -> np.ndarray:

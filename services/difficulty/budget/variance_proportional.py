@@ -14,13 +14,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.knobs import check, knob
+from pipeline.knobs import knob
 from services.difficulty.budget import _whole
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class VarianceProportional:
+class VarianceProportional(_whole.Shared):
     """More rollouts where the outcome is open.
 
     Worked number: pass rates 0.5 and 0.1 share 16 rollouts 12 to 4.
@@ -36,30 +36,6 @@ class VarianceProportional:
     at_once: int = knob(8, "Prompts that share a budget; fewer wait for room.", unit="prompts", ge=1)
 
     confidence: ClassVar[str] = "standard"
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.low <= self.n <= self.high:
-            raise ValueError(f"n is {self.n}; accepted: from low, {self.low}, to high, {self.high}")
-
-    @property
-    def largest(self) -> int:
-        """Most rollouts that one prompt can get."""
-        return self.high
-
-    @property
-    def typical(self) -> int:
-        """Rollouts of a prompt on the average."""
-        return self.n
-
-    def prompts(self, budget: int) -> int:
-        """How many prompts share the budget; 0 waits for more room."""
-        return budget // self.n if budget >= self.n * self.at_once else 0
-
-    def __call__(self, states: Beliefs, budget: int) -> np.ndarray:
-        """Rollouts of each prompt; their sum is n for each prompt, to the rollout."""
-        _whole.afford(len(states), self.n, budget)
-        return self.spend(states, len(states) * self.n)
 
     def spend(self, states: Beliefs, total: int) -> np.ndarray:
         """Rollouts of each prompt, together `total`."""

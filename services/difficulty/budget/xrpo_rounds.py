@@ -20,13 +20,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.knobs import check, knob
+from pipeline.knobs import knob
 from services.difficulty.budget import _whole
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class XrpoRounds:
+class XrpoRounds(_whole.Shared):
     """A few for all, more where it is uncertain.
 
     Worked number: rewards 1, 0, 0, 0 (s = 0.5) have half-widths 0.795612 at 4 and 0.620832 at 5 rollouts.
@@ -44,30 +44,6 @@ class XrpoRounds:
     explore: float = knob(0.05, "Weight of the bonus. A guess.", ge=0)
 
     confidence: ClassVar[str] = "guess"
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.low <= self.n <= self.high:
-            raise ValueError(f"n is {self.n}; accepted: from low, {self.low}, to high, {self.high}")
-
-    @property
-    def largest(self) -> int:
-        """Most rollouts that one prompt can get."""
-        return self.high
-
-    @property
-    def typical(self) -> int:
-        """Rollouts of a prompt on the average."""
-        return self.n
-
-    def prompts(self, budget: int) -> int:
-        """How many prompts share the budget; 0 waits for more room."""
-        return budget // self.n if budget >= self.n * self.at_once else 0
-
-    def __call__(self, states: Beliefs, budget: int) -> np.ndarray:
-        """Rollouts of each prompt; their sum is n for each prompt, to the rollout."""
-        _whole.afford(len(states), self.n, budget)
-        return self.spend(states, len(states) * self.n)
 
     def half_width(self, n: int | np.ndarray, s: float | np.ndarray) -> np.ndarray:
         """h(n), n >= 2."""
