@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
@@ -114,7 +114,7 @@ class ClaimingWriter:
         if len(send.value) <= MAX_RECORD_BYTES:
             return send
         claim = claims.put(self.store, send.value)
-        return replace(send, value=claim.SerializeToString(), headers=(*send.headers, (HEADER, b"1")))
+        return send._replace(value=claim.SerializeToString(), headers=(*send.headers, (HEADER, b"1")))
 
 
 class Resolving:
@@ -139,7 +139,7 @@ class Resolving:
             log.error("%s[%d]@%d: %s", record.topic, record.partition, record.offset, error)
             return record
         headers = tuple(pair for pair in record.headers if pair[0] != HEADER)
-        return replace(record, value=payload, headers=headers)
+        return record._replace(value=payload, headers=headers)
 
     def _payload(self, record: Record) -> bytes:
         deadline = time.monotonic() + PATIENCE_S

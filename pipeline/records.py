@@ -8,7 +8,8 @@ A reader accepts its own major version, keeps unknown fields and refuses a newer
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from functools import cache, lru_cache
+from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -26,6 +27,8 @@ from sluice.v1 import (
 MAJOR, MINOR = 1, 0
 CONTENT_TYPE = "application/protobuf"
 ID_FIELDS = ("request_id", "group_id", "prompt_id", "index", "attempt", "n", "first_index", "version", "step", "epoch")
+
+KEY_FIELDS = ("request_id", "index", "attempt")
 
 M = TypeVar("M", bound=Message)
 
@@ -55,11 +58,11 @@ NOUNS: dict[str, type[Message]] = {
 
 def encode(topic: str, key: str, noun: Message, traceparent: str = "", partition: int | None = None) -> Send:
     """A record of `noun`, ready to send."""
-    headers: list[tuple[str, bytes]] = [
-        ("content-type", CONTENT_TYPE.encode()),
-        ("schema", f"{noun.DESCRIPTOR.name}/{MAJOR}.{MINOR}".encode()),
-    ]
-    headers += [(name, str(value).encode()) for name, value in _ids(noun).items()]
+    form = _form(type(noun))
+    headers = [*form.headers, *((name, str(getattr(noun, name)).encode()) for name in form.ids)]
+    if form.keyed:
+        one: rollout_pb2.RolloutKey = noun.key  # type: ignore[attr-defined]
+        headers += [(name, str(getattr(one, name)).encode()) for name in KEY_FIELDS]
     if traceparent:
         headers.append(("traceparent", traceparent.encode()))
     return Send(topic, key.encode(), noun.SerializeToString(), tuple(headers), partition)
@@ -72,18 +75,13 @@ def noun_name(record: Record) -> str:
 
 def decode(record: Record) -> Message:
     """The noun in a record. Raises `Poison` when it cannot be read or is of a newer major version."""
-    name, _, version = (record.header("schema") or b"").decode(errors="replace").partition("/")
-    if name not in NOUNS:
-        raise Poison(f"record says it is {name!r}; accepted: {', '.join(sorted(NOUNS))}")
+    noun = _readable(record.header("schema") or b"")
     if record.header("claim") is not None:
-        raise Poison(f"{name} record is a claim on a payload that could not be had from the run's store")
-    major = version.partition(".")[0]
-    if not major.isdigit() or int(major) > MAJOR:
-        raise Poison(f"{name} record has schema version {version!r}; accepted: major {MAJOR} or older")
+        raise Poison(f"{noun.DESCRIPTOR.name} record is a claim on a payload that the run's store does not have")
     try:
-        return NOUNS[name].FromString(record.value)
+        return noun.FromString(record.value)
     except DecodeError as error:
-        raise Poison(f"{name} record does not decode: {error}") from error
+        raise Poison(f"{noun.DESCRIPTOR.name} record does not decode: {error}") from error
 
 
 def decode_as(noun: type[M], record: Record) -> M:
@@ -104,10 +102,30 @@ def traceparent(headers: Headers) -> str:
     return next((value.decode(errors="replace") for name, value in headers if name == "traceparent"), "")
 
 
-def _ids(noun: Message) -> dict[str, Any]:
-    names = noun.DESCRIPTOR.fields_by_name
-    found = {name: getattr(noun, name) for name in ID_FIELDS if name in names and not names[name].message_type}
-    if "key" in names and names["key"].message_type is rollout_pb2.RolloutKey.DESCRIPTOR:
-        key = noun.key  # type: ignore[attr-defined]
-        found |= {"request_id": key.request_id, "index": key.index, "attempt": key.attempt}
-    return found
+class _Form(NamedTuple):
+    """What is the same in the headers of every record of a noun, and which ids the others come from."""
+
+    headers: Headers
+    ids: tuple[str, ...]
+    keyed: bool
+
+
+@cache
+def _form(noun: type[Message]) -> _Form:
+    fields = noun.DESCRIPTOR.fields_by_name
+    schema = f"{noun.DESCRIPTOR.name}/{MAJOR}.{MINOR}"
+    keyed = "key" in fields and fields["key"].message_type is rollout_pb2.RolloutKey.DESCRIPTOR
+    theirs = KEY_FIELDS if keyed else ()
+    ids = tuple(name for name in ID_FIELDS if name in fields and not fields[name].message_type and name not in theirs)
+    return _Form((("content-type", CONTENT_TYPE.encode()), ("schema", schema.encode())), ids, keyed)
+
+
+@lru_cache(256)
+def _readable(schema: bytes) -> type[Message]:
+    name, _, version = schema.decode(errors="replace").partition("/")
+    if name not in NOUNS:
+        raise Poison(f"record says it is {name!r}; accepted: {', '.join(sorted(NOUNS))}")
+    major = version.partition(".")[0]
+    if not major.isdigit() or int(major) > MAJOR:
+        raise Poison(f"{name} record has schema version {version!r}; accepted: major {MAJOR} or older")
+    return NOUNS[name]

@@ -220,7 +220,7 @@ class Process:
             _publish(context.meter, status)
             try:
                 with writer.transaction() as transaction:
-                    transaction.sends.append(records.encode(topic, me, status))
+                    transaction.sends.append(records.encode(topic, f"{me}@{status.started_ms}", status))
             except (LogUnavailable, Fenced) as error:
                 log.warning("status not written: %s", error)
             if last:

@@ -1,9 +1,11 @@
 """`summary.json`: what a run did, computed from its log.
 
+wall_s    from the first to the last work recorded, without the time in which no worker ran: a run that was stopped
+          and resumed a week later did not take a week
 overlap   share of the wall time in which generation and learning both worked: the intersection of the union of
           the rollouts' sampling intervals with the union of the steps' computing intervals, both as recorded
-busy      share of the wall time that each service worked, mean over its workers
-waits     seconds by service and reason, summed over its workers
+busy      share of their lives that the processes of each service worked
+waits     seconds by service and reason, summed over its processes
 """
 
 from __future__ import annotations
@@ -43,8 +45,7 @@ def summary_of(
     """The summary, from what was read."""
     sampling = union((r.timings.ended_ms / 1e3 - r.timings.generated_s, r.timings.ended_ms / 1e3) for r in rollouts)
     computing = union((step.ended_ms / 1e3 - step.computed_s, step.ended_ms / 1e3) for step in view.steps)
-    edges = [edge for interval in (*sampling, *computing) for edge in interval]
-    wall = max(edges) - min(edges) if edges else 0.0
+    wall = attended(view.lives.values(), [*sampling, *computing])
     tokens = {(r.key.request_id, r.key.index): sum(len(call.tokens) for call in r.calls) for r in rollouts}
     trained = [(use.lag, tokens.get((use.key.request_id, use.key.index), 0)) for s in view.steps for use in s.uses]
     return {
@@ -62,10 +63,10 @@ def summary_of(
         "lag_mean": sum(lag * n for lag, n in trained) / max(1, sum(n for _, n in trained)),
         "lag_max": max((lag for lag, _ in trained), default=0.0),
         "overlap": measure(intersection(sampling, computing)) / wall if wall else 0.0,
-        "busy": {service: _busy(view, service, wall) for service in SERVICES},
-        "waits": {service: _waits(view.of(service)) for service in SERVICES},
-        "cpu_s": {service: sum(status.cpu_s for status in view.of(service)) for service in SERVICES},
-        "cpu_log_s": {service: sum(status.cpu_log_s for status in view.of(service)) for service in SERVICES},
+        "busy": {service: _busy(view.lives_of(service)) for service in SERVICES},
+        "waits": {service: _waits(view.lives_of(service)) for service in SERVICES},
+        "cpu_s": {service: sum(status.cpu_s for status in view.lives_of(service)) for service in SERVICES},
+        "cpu_log_s": {service: sum(status.cpu_log_s for status in view.lives_of(service)) for service in SERVICES},
         "drops": dict(view.drops),
         "rewinds": view.rewinds,
         "voided_steps": view.voided_steps,
@@ -107,6 +108,15 @@ def intersection(first: list[Interval], second: list[Interval]) -> list[Interval
     return found
 
 
+def attended(lives: Iterable[control_pb2.WorkerStatus], work: list[Interval]) -> float:
+    """Seconds between the first and the last of `work` in which it was done or a process was there to do it."""
+    if not work:
+        return 0.0
+    span = [(min(begin for begin, _ in work), max(end for _, end in work))]
+    alive = [(status.started_ms / 1e3, status.written_ms / 1e3) for status in lives]
+    return measure(intersection(span, union([*alive, *work])))
+
+
 def measure(intervals: Iterable[Interval]) -> float:
     """Seconds in all."""
     return sum(end - begin for begin, end in intervals)
@@ -134,9 +144,9 @@ def _evaluations(view: View, name: str) -> dict[str, Any]:
     return found | ({"greedy": greedy.metrics["pass@1"]} if greedy and "pass@1" in greedy.metrics else {})
 
 
-def _busy(view: View, service: str, wall: float) -> float:
-    shares = [min(1.0, status.busy_s / wall) for status in view.of(service)] if wall else []
-    return sum(shares) / len(shares) if shares else 0.0
+def _busy(lives: list[control_pb2.WorkerStatus]) -> float:
+    lived = sum((status.written_ms - status.started_ms) / 1e3 for status in lives)
+    return min(1.0, sum(status.busy_s for status in lives) / lived) if lived else 0.0
 
 
 def _waits(statuses: list[control_pb2.WorkerStatus]) -> dict[str, float]:

@@ -53,7 +53,7 @@ TOPICS: tuple[Topic, ...] = (
     Topic("outcomes", ("Outcome",), "request id", (LEARNING,), (OPERATOR,), 8, 1),
     Topic("posterior", ("PosteriorState", "GateState"), "prompt id", (DIFFICULTY,), (DIFFICULTY,), 1, 1, True, None),
     Topic("control", ("Control",), "name", (OPERATOR, LEARNING), (*SERVICES, OPERATOR), 1, 1, True, None),
-    Topic("workers", ("WorkerStatus",), "worker id", SERVICES, (*SERVICES, OPERATOR), 1, 1, True, None),
+    Topic("workers", ("WorkerStatus",), "worker id and start", SERVICES, (*SERVICES, OPERATOR), 1, 1, True, None),
     Topic("evals", ("Evaluation",), "run", (OPERATOR,), (OPERATOR,)),
     Topic("dead-letters", ("DeadLetter",), "id", SERVICES, (OPERATOR,)),
 )

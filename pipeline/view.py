@@ -23,6 +23,9 @@ class View:
     """The run so far. `steps` holds the surviving steps in order; what a rewind voided is gone."""
 
     workers: dict[str, control_pb2.WorkerStatus] = field(default_factory=dict)
+    """The newest status of each worker, by its id."""
+    lives: dict[tuple[str, int], control_pb2.WorkerStatus] = field(default_factory=dict)
+    """The last status of each process that was ever one of them, by worker id and start."""
     steps: list[training_pb2.TrainStep] = field(default_factory=list)
     evals: list[control_pb2.Evaluation] = field(default_factory=list)
     control: control_pb2.Control = field(default_factory=control_pb2.Control)
@@ -34,6 +37,7 @@ class View:
         """Fold in one noun."""
         if isinstance(noun, control_pb2.WorkerStatus):
             self.workers[noun.worker_id] = noun
+            self.lives[noun.worker_id, noun.started_ms] = noun
         elif isinstance(noun, training_pb2.TrainStep):
             self._step(noun)
         elif isinstance(noun, training_pb2.DropNotice):
@@ -48,6 +52,10 @@ class View:
     def of(self, service: str) -> list[control_pb2.WorkerStatus]:
         """The newest status of each of a service's workers, in name order."""
         return [status for _, status in sorted(self.workers.items()) if status.service == service]
+
+    def lives_of(self, service: str) -> list[control_pb2.WorkerStatus]:
+        """The last status of every process of a service, those that ended among them, in name order."""
+        return [status for _, status in sorted(self.lives.items()) if status.service == service]
 
     @property
     def step(self) -> int:

@@ -9,7 +9,7 @@ from pipeline.log.api import Position, Record
 from pipeline.log.embedded_database import Database, Stamp
 from pipeline.log.embedded_records import Batch, Layout, fetch
 
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.004, 0.025
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 0.04
 
 
 def until(deadline: float) -> Iterator[None]:

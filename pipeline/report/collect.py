@@ -30,7 +30,7 @@ def collect(log: Log, names: Names, run: Run, summary: dict[str, Any]) -> RunDat
         summary={"run": run.run, "log": run.log, "model": run.model.source, "max_lag": run.max_lag} | summary,
         steps=view.steps,
         evals=view.evals,
-        workers=[view.workers[worker] for worker in sorted(view.workers)],
+        workers=[view.lives[life] for life in sorted(view.lives)],
         audit=summary.get("audit", {}),
         samples=chosen(rows),
         accuracy=accuracy_by_step(rows),

@@ -6,7 +6,7 @@ The learner is the real one. `World.run` drives it as the stage does and may kil
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -269,7 +269,7 @@ class World:
     def on_time(self, record):
         """The record as if it had been written by the world's clock."""
         place = (record.topic, record.partition, record.offset)
-        return replace(record, timestamp_ms=self.written_ms[place])
+        return record._replace(timestamp_ms=self.written_ms[place])
 
 
 def kinds(sends):
