@@ -48,7 +48,8 @@ test: setup-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-long: setup-test
-	$(BIN)/python -m pytest -m long --timeout 1800
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 1800 --numprocesses 2 --dist loadfile \
+	  --junitxml build/test-long.xml; status=$$?; $(BIN)/python -m tests.long_table build/test-long.xml; exit $$status
 
 # Helm from its sources, where it is not installed: about 90 s of Go.
 HELM := build/bin/helm
