@@ -1,7 +1,8 @@
 """What the machine costs: the small job against a plain synchronous loop, and its CPU spent in log and codec.
 
 The plain loop (`plain_loop.py`) has the same model, batch and loss in one process, no log and no services, and as many
-threads as it is fastest with. With a verifier delay it waits for it after every batch, as a synchronous loop must.
+threads as it is fastest with. With a verifier delay it waits for it after every batch, as a synchronous loop must. It
+is timed before, between and after the runs of Sluice: these machines are slower for minutes at a time.
 """
 
 from __future__ import annotations
@@ -17,21 +18,24 @@ from pipeline import config
 from pipeline.data.register import prompts_of
 from pipeline.rundir import RunDir
 from tests.bench.runs import ROOT, SPELL, run
-from tests.bench.table import machine, table
+from tests.bench.table import machine, middle, table
 
 STEPS = 60
 DELAYS = (0.0, 0.1)
 
 
 def main() -> str:
-    """Two runs and one plain loop; the table."""
-    loop_s = _plain_seconds_per_step()
+    """Two runs of Sluice and three plain loops around them; the table."""
     batch = 32 * 8
-    rows, shares = [], []
+    loops_s, runs = [_plain_seconds_per_step()], []
     for delay in DELAYS:
-        found = run(verification__delay_s=delay, learning__steps=STEPS, evaluate__prompts=0, evaluate__every=0)
-        plain = batch / (loop_s + delay)
-        rows.append([delay, found["rollouts_per_s"], plain, found["rollouts_per_s"] / plain])
+        runs.append(run(verification__delay_s=delay, learning__steps=STEPS, evaluate__prompts=0, evaluate__every=0))
+        loops_s.append(_plain_seconds_per_step())
+    rows, shares = [], []
+    for at, (delay, found) in enumerate(zip(DELAYS, runs, strict=True)):
+        around = [batch / (seconds + delay) for seconds in loops_s[at : at + 2]]
+        rate = found["rollouts_per_s"]
+        rows.append([delay, rate, middle(around), f"{rate / max(around):.2f} to {rate / min(around):.2f}"])
         cpu, log = sum(found["cpu_s"].values()), sum(found["cpu_log_s"].values())
         shares.append([delay, cpu, log, f"{log / cpu:.1%}"])
     return "\n\n".join(
