@@ -50,6 +50,8 @@ BOUNDS: dict[str, Any] = {
     "networkPolicy.callersFrom": OBJECTS,
     "networkPolicy.verificationEndpoints": OBJECTS,
     "monitoring.podMonitor.interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},
+    "tracing.endpoint": {"type": "string", "pattern": "^(https?://[^\\s:/]+:[0-9]{1,5})?$"},
+    "tracing.share": {"type": "number", "minimum": 0, "maximum": 1},
     "logLevel": {"enum": ["DEBUG", "INFO", "WARNING", "ERROR"]},
     "doors.callsPerSecond": {"type": "number", "minimum": 0},
     "doors.maxMessageBytes": {"type": "integer", "minimum": 1024},

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
+from pipeline import trace
+
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 VERSIONS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 32)
@@ -50,6 +52,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_stage_backlog", GAUGE, "records", "Records that wait for this service.", ("topic",)),
     Metric("sluice_stage_state_info", GAUGE, "1", "1 for the state the worker is in.", ("state",)),
     Metric("sluice_log_cpu_seconds_total", COUNTER, "seconds", "CPU time spent in log and codec."),
+    Metric("sluice_stage_spans_total", COUNTER, "spans", "Spans of traces, by what became of them.", ("result",)),
     Metric("sluice_stage_calls_total", COUNTER, "calls", "gRPC calls answered, by status.", ("method", "code")),
     Metric("sluice_stage_call_seconds", HISTOGRAM, "seconds", "Time of a gRPC call.", ("method",), SECONDS),
     Metric("sluice_stage_calls_refused_total", COUNTER, "calls", "gRPC calls refused at the door.", ("reason",)),
@@ -126,6 +129,8 @@ class Meter:
         self.waits: dict[str, float] = defaultdict(float)
         self.busy_s = 0.0
         self.cpu_log_s = 0.0
+        self.trace_share = 0.0
+        """Share of requests that are traced: their values carry an exemplar."""
         self._made: dict[str, Counter | Gauge | Histogram] = {}
         self._lock = threading.Lock()
 
@@ -137,9 +142,11 @@ class Meter:
         """Set a gauge."""
         self._child(name, labels).set(value)
 
-    def observe(self, name: str, value: float, /, **labels: str) -> None:
-        """Observe a value in a histogram."""
-        self._child(name, labels).observe(value)
+    def observe(self, name: str, value: float, /, *, of: str = "", **labels: str) -> None:
+        """Observe a value in a histogram; `of`: the request that it is of, whose trace becomes an exemplar."""
+        found = trace.trace_id(of) if of and self.trace_share else ""
+        exemplar = {"trace_id": found} if found and trace.chosen(found, self.trace_share) else None
+        self._child(name, labels).observe(value, exemplar)  # type: ignore[call-arg]
 
     def progress(self) -> None:
         """Something got done."""

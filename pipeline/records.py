@@ -70,7 +70,13 @@ def encode(topic: str, key: str, noun: Message, traceparent: str = "", partition
 
 def noun_name(record: Record) -> str:
     """Which noun a record says it is; empty when it does not say."""
-    return (record.header("schema") or b"").decode(errors="replace").partition("/")[0]
+    return noun_named(record.headers)
+
+
+def noun_named(headers: Headers) -> str:
+    """Which noun these headers name; empty when none."""
+    schema = next((value for name, value in headers if name == "schema"), b"")
+    return schema.decode(errors="replace").partition("/")[0]
 
 
 def decode(record: Record) -> Message:

@@ -34,6 +34,7 @@ from pipeline.metrics import Meter
 from pipeline.rundir import RunDir
 from pipeline.stage import Stage
 from pipeline.topics import SERVICES, Names
+from pipeline.tracing import open_tracer
 from sluice.v1 import control_pb2, control_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class Context:
     stage: Stage = field(init=False)
 
     def __post_init__(self) -> None:
-        self.stage = Stage(self.service, self.worker_id, self.log, self.names, self.meter, self.life)
+        tracer = open_tracer(self.meter, self.run.run)
+        self.stage = Stage(self.service, self.worker_id, self.log, self.names, self.meter, self.life, tracer=tracer)
 
 
 class Service(Protocol):
@@ -243,6 +245,8 @@ class Process:
             self.probe.close()
         if self.service is not None:
             self.service.close()
+        if self.context.stage.tracer is not None:
+            self.context.stage.tracer.close()
         self.context.log.close()
 
 

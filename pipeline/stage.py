@@ -30,6 +30,7 @@ from pipeline.life import Life
 from pipeline.log.api import GroupReader, Log, Position, Record, Send, Transaction, Writer
 from pipeline.metrics import Meter
 from pipeline.topics import Names
+from pipeline.tracing import Tracer
 from sluice.v1 import control_pb2
 
 PATIENCE_S = 600.0
@@ -66,6 +67,7 @@ class Stage:
     meter: Meter
     life: Life
     writer: Writer | None = None
+    tracer: Tracer | None = None
     _unreachable_since: float | None = field(default=None, init=False)
 
     def open(self, transactional_id: str) -> Writer:
@@ -138,7 +140,10 @@ class Stage:
             transaction.sends.extend(sends)
             if reader is not None and offsets:
                 transaction.commit_offsets(reader, offsets)
-        self._count_commit(transaction, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        self._count_commit(transaction, seconds)
+        if self.tracer is not None:
+            self.tracer.committed(transaction.sends, seconds)
         return transaction.written
 
     def count(self, record: Record, result: str, number: int = 1) -> None:

@@ -219,7 +219,7 @@ class GenerationHandler:
         ending = rollout_pb2.Ending.Name(made.ending).removeprefix("ENDING_").lower()
         self.meter.add("sluice_generation_rollouts_total", ending=ending)
         self.meter.add("sluice_generation_tokens_total", tokens)
-        self.meter.observe("sluice_generation_response_tokens", tokens)
+        self.meter.observe("sluice_generation_response_tokens", tokens, of=made.key.request_id)
 
 
 def _outputs(made: list[rollout_pb2.Rollout]) -> list[Output]:

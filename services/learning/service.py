@@ -82,7 +82,7 @@ class Measured:
         meter.add("sluice_learning_rollouts_total", len(result.uses))
         meter.add("sluice_learning_tokens_total", sum(sizes[(u.key.request_id, u.key.index)] for u in result.uses))
         for use in result.uses:
-            meter.observe("sluice_learning_lag_versions", use.lag)
+            meter.observe("sluice_learning_lag_versions", use.lag, of=use.key.request_id)
         for name, value in result.metrics.items():
             meter.set("sluice_learning_stat", value, name=name)
         meter.observe("sluice_learning_accuracy_ratio", result.metrics.get("accuracy_mean", 0.0))

@@ -18,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/journey")]
 from harness import Running  # noqa: E402
 
 PORT = 9191
-SILENT = {"Dead letters", "Versions refused", "Retries", "Calls refused", "Drops"}
+SILENT = {"Dead letters", "Versions refused", "Retries", "Calls refused", "Drops", "Spans"}
 """What does not happen in a good run: no series, which is the answer wanted."""
 
 

@@ -57,6 +57,7 @@ def random_values(seed: int) -> dict[str, Any]:
             "dashboards": {"enabled": coin(0.3)},
             "prometheus": draw.choice(["", "http://prometheus:9090"]),
         },
+        "tracing": {"endpoint": draw.choice(["", "http://collector:4317"]), "share": draw.choice([0, 0.25, 1])},
         "doors": {},
     }
     if coin():
@@ -253,8 +254,14 @@ def test_a_network_policy_names_every_port_in_use(rendered, which):
         assert open_in == {port["name"] for container in spec["containers"] for port in container.get("ports", [])}, who
         open_out = {port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", [])}
         assert {53} | brokers <= open_out
+        endpoint = values["tracing"]["endpoint"]
+        traced = {int(endpoint.rpartition(":")[2])} if endpoint else set()
+        told = {variable["name"] for container in spec["containers"] for variable in container["env"]}
+        assert ("OTEL_EXPORTER_OTLP_ENDPOINT" in told) == bool(traced), who
+        if labels["app.kubernetes.io/component"] in SERVICES:
+            assert traced <= open_out, who
         if "verification" in who:
-            assert open_out == {53} | brokers
+            assert open_out == {53} | brokers | traced
 
 
 @pytest.mark.parametrize("which", [path.stem for path in EXAMPLES])
@@ -300,6 +307,8 @@ def test_two_releases_live_in_one_namespace():
 
 
 WRONG = [
+    ({"tracing": {"endpoint": "collector"}}, "endpoint"),
+    ({"tracing": {"share": 2}}, "share"),
     ({"replica": 2}, "replica"),
     ({"generation": {"replicas": "two"}}, "replicas"),
     ({"generation": {"autoscaling": {"enable": True}}}, "enable"),

@@ -68,6 +68,10 @@ capabilities: {drop: [ALL]}
 - {name: SLUICE_LOG_LEVEL, value: {{ .Values.logLevel }}}
 - {name: SLUICE_CACHE, value: /var/cache/sluice}
 - {name: HF_HOME, value: /var/cache/sluice/huggingface}
+{{- if .Values.tracing.endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .Values.tracing.endpoint }}}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .Values.tracing.share | quote }}}
+{{- end }}
 {{- if .Values.model.tokenSecret }}
 - name: HF_TOKEN
   valueFrom: {secretKeyRef: {name: {{ .Values.model.tokenSecret }}, key: token}}
