@@ -1,0 +1,33 @@
+#!/bin/sh
+# What the four Dockerfiles do, each step once; the root of the repository is copied beside it.
+#
+#   image.sh python             Debian 12 as a base holds no Python: its own is added
+#   image.sh torch INDEX        torch and what it needs into /opt/torch; INDEX empty: PyPI, whose Linux build is CUDA's
+#   image.sh sluice EXTRAS      Sluice with these extras into /opt/sluice, on top of /opt/torch where that is
+set -eu
+
+case $1 in
+python)
+    python3 -c 'import ensurepip' 2>/dev/null && exit
+    apt-get update
+    apt-get install --yes --no-install-recommends python3 python3-venv
+    rm -rf /var/lib/apt/lists/*
+    ;;
+torch)
+    python3 -m venv /build/pip
+    /build/pip/bin/pip install --no-cache-dir --target /opt/torch --constraint /build/constraints.txt \
+        ${2:+--index-url "$2"} torch
+    ;;
+sluice)
+    python3 -m venv /opt/sluice
+    if [ -d /opt/torch ]; then
+        echo /opt/torch > "$(/opt/sluice/bin/python -c 'import site; print(site.getsitepackages()[0])')/torch.pth"
+    fi
+    /opt/sluice/bin/pip install --no-cache-dir --constraint /build/constraints.txt "/build[$2]"
+    /opt/sluice/bin/pip uninstall --quiet --yes pip
+    ;;
+*)
+    echo "image.sh: step is '$1'; accepted: python, torch, sluice" >&2
+    exit 2
+    ;;
+esac
