@@ -1,6 +1,11 @@
-"""Columns that grow together, and what their rows held before they were changed.
+"""Columns of one length in one block of memory, and what their rows held before they were changed.
 
-Axes: P rows. Growing doubles the room; room that holds no row yet costs no memory (the system gives zero pages).
+A row's values lie side by side (about 160 bytes, three lines of a processor's cache), because outcomes come for rows at
+random: to read all of a row costs one wait for memory, not one for each column. `columns[name]` is a numpy view of one
+column over all rows.
+
+Axes: P rows, W 8-byte words of a row. Growing doubles the room; room that holds no row yet costs no memory (the system
+gives zero pages).
 """
 
 from __future__ import annotations
@@ -20,35 +25,53 @@ class Column:
     fill: float = 0
     kept: bool = False
 
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return int(np.dtype((self.dtype, self.shape)).itemsize)
+
 
 @dataclass(frozen=True)
 class Before:
     """Some rows as they were."""
 
     rows_P: np.ndarray
-    values: dict[str, np.ndarray]
+    words_PW: np.ndarray
 
 
 class Columns:
-    """Named arrays of one length. `columns[name]` is the array, with room behind its last row."""
+    """Named columns. `columns[name]` is the array, with room behind its last row; growing makes new arrays."""
 
     def __init__(self, declared: Mapping[str, Column]) -> None:
         self.declared = dict(declared)
-        self.arrays = {name: np.zeros((64, *column.shape), column.dtype) for name, column in declared.items()}
-        self.changed_P = np.zeros(64, bool)
+        # Wide ones first: then every value lies where the processor wants it.
+        names = sorted(declared, key=lambda name: -np.dtype(declared[name].dtype).itemsize)
+        formats = [np.dtype((declared[name].dtype, declared[name].shape)) for name in names]
+        ends = np.cumsum([declared[name].width for name in names]).tolist()
+        layout = {"names": names, "formats": formats, "offsets": [0, *ends[:-1]], "itemsize": -(-ends[-1] // 8) * 8}
+        self._row = np.dtype(layout)
+        self.changed_P = np.zeros(0, bool)
         self.before: list[Before] = []
         self.size = 0
+        self._hold(np.zeros((64, self._row.itemsize // 8), np.uint64))
+
+    def _hold(self, words_PW: np.ndarray) -> None:
+        """Give a longer block its names."""
+        self.words_PW = words_PW
+        rows_P = words_PW.view(self._row)[:, 0]
+        self.arrays = {name: rows_P[name] for name in self.declared}
+        self.changed_P = np.concatenate([self.changed_P, np.zeros(len(words_PW) - len(self.changed_P), bool)])
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
     def grow(self, size: int) -> None:
         """Have `size` rows; new ones hold their column's fill."""
-        room = len(self.changed_P)
+        room = len(self.words_PW)
         if size > room:
-            room = max(2 * room, size)
-            self.arrays = {name: _longer(old, room) for name, old in self.arrays.items()}
-            self.changed_P = _longer(self.changed_P, room)
+            longer_PW = np.zeros((max(2 * room, size), self.words_PW.shape[1]), np.uint64)
+            longer_PW[: self.size] = self.words_PW[: self.size]
+            self._hold(longer_PW)
         for name, column in self.declared.items():
             if column.fill:
                 self.arrays[name][self.size : size] = column.fill
@@ -67,8 +90,7 @@ class Columns:
         fresh_P = np.unique(rows_P[~self.changed_P[rows_P]])
         if len(fresh_P):
             self.changed_P[fresh_P] = True
-            moving = (name for name, column in self.declared.items() if not column.kept)
-            self.before.append(Before(fresh_P, {name: self.arrays[name][fresh_P] for name in moving}))
+            self.before.append(Before(fresh_P, self.words_PW.take(fresh_P, axis=0)))
         return fresh_P
 
     def changed(self) -> np.ndarray:
@@ -85,11 +107,7 @@ class Columns:
     def undo(self, before: list[Before]) -> None:
         """Make rows what they were, the oldest memory last."""
         for each in reversed(before):
-            for name, values in each.values.items():
+            kept = {name: self.arrays[name][each.rows_P] for name, column in self.declared.items() if column.kept}
+            self.words_PW[each.rows_P] = each.words_PW
+            for name, values in kept.items():
                 self.arrays[name][each.rows_P] = values
-
-
-def _longer(old: np.ndarray, size: int) -> np.ndarray:
-    new = np.zeros((size, *old.shape[1:]), old.dtype)
-    new[: len(old)] = old
-    return new

@@ -9,6 +9,7 @@ About 32 bytes per prompt and the id: a dictionary needs 150 and the id.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -56,10 +57,24 @@ class Index(Mapping[str, int]):
         """Rows of these ids; -1 where an id is unknown."""
         hashes_P = np.fromiter(map(hash, prompt_ids), np.int64, len(prompt_ids))
         rows_P = self._probe(hashes_P)
-        for place, (prompt_id, row) in enumerate(zip(prompt_ids, rows_P.tolist(), strict=True)):
-            if row >= 0 and self._bytes(row) != prompt_id.encode():
-                rows_P[place] = self._find_one(prompt_id)
+        for place in np.flatnonzero((rows_P >= 0) & ~self._are(rows_P, prompt_ids)).tolist():
+            rows_P[place] = self._find_one(prompt_ids[place])
         return rows_P
+
+    def _are(self, rows_P: np.ndarray, prompt_ids: Sequence[str]) -> np.ndarray:
+        """Whether each row's id is this one: all bytes of all ids compared at once."""
+        keys = [prompt_id.encode() for prompt_id in prompt_ids]
+        width_P = np.fromiter(map(len, keys), np.int64, len(keys))
+        begin_P = np.where(rows_P > 0, self._ends[rows_P - 1], 0)
+        same_P = (rows_P >= 0) & (self._ends[rows_P] - begin_P == width_P)
+        width_P = np.where(same_P, width_P, 0)
+        ends_P = np.cumsum(width_P)
+        wanted = np.frombuffer(b"".join(itertools.compress(keys, same_P.tolist())), np.uint8)
+        place = np.arange(len(wanted)) + np.repeat(begin_P - ends_P + width_P, width_P)
+        differs = np.frombuffer(self._arena, np.uint8)[place] != wanted
+        if differs.any():
+            same_P[np.repeat(np.arange(len(keys)), width_P)[differs]] = False
+        return same_P
 
     def put(self, prompt_id: str) -> int:
         """The row of one id; an unknown one gets the next row."""

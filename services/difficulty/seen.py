@@ -1,6 +1,16 @@
-"""Which verdicts the posterior must see."""
+"""Which verdicts the posterior must see, and what of them it sees: many at once, as columns.
+
+Left out: evaluations, checks that found nothing out, verdicts of no prompt. Dead letters: an accuracy that cannot be,
+and versions that cannot be. A step and its version are announced together, so a rollout of a version that no step
+announced was never sampled by this run; one whose step the log has forgotten cannot be checked against it any more.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from sluice.v1 import prompt_pb2, rollout_pb2
 
@@ -10,15 +20,59 @@ UNSEEN = {
     rollout_pb2.VERDICT_OUTCOME_UNSPECIFIED: "unspecified",
 }
 """Outcomes that say nothing of the prompt."""
+REFUSED = ("accuracy_out_of_range", "version_not_announced", "version_forgotten")
+"""Why a verdict is dead-lettered instead of left out."""
+LARGEST = np.uint64(1 << 62)
+"""Versions are compared up to here."""
+EVALUATE = prompt_pb2.PURPOSE_EVALUATE
+
+
+class Versions(NamedTuple):
+    """Versions whose rollouts may be observed: from the oldest step that the log still holds to the newest one."""
+
+    oldest: int
+    newest: int
+
+    def wrong(self, lowest: int, highest: int) -> str:
+        """Why a rollout with tokens of these versions cannot be observed; empty when it can.
+
+        >>> [Versions(3, 9).wrong(*each) for each in [(3, 9), (4, 10), (2, 5)]]
+        ['', 'version_not_announced', 'version_forgotten']
+        """
+        if highest > self.newest:
+            return "version_not_announced"
+        return "version_forgotten" if lowest < self.oldest else ""
+
+
+class Told(NamedTuple):
+    """N verdicts: why each is left out, empty when it is not, and columns over all of them."""
+
+    reasons: list[str]
+    prompt_ids: Sequence[str]
+    accuracy_N: np.ndarray
+    lowest_N: np.ndarray
+    highest_N: np.ndarray
+
+
+def read(verdicts: Sequence[rollout_pb2.Verdict], versions: Versions | None = None) -> Told:
+    """What N >= 1 verdicts say. `versions`: those that may be observed; None accepts all."""
+    rows = [(v.outcome, v.purpose, v.accuracy, v.min_version, v.max_version, v.prompt_id) for v in verdicts]
+    outcomes, purposes, accuracies, lowest, highest, prompt_ids = zip(*rows, strict=True)
+    accuracy_N = np.array(accuracies)
+    lowest_N, highest_N = (np.minimum(np.array(each, np.uint64), LARGEST).astype(np.int64) for each in (lowest, highest))
+    reasons = [""] * len(rows)
+    if UNSEEN.keys() & set(outcomes) or EVALUATE in purposes or not all(prompt_ids):
+        reasons = [unseen(verdict) for verdict in verdicts]
+    for place in np.flatnonzero(~((accuracy_N >= 0) & (accuracy_N <= 1))).tolist():
+        reasons[place] = reasons[place] or "accuracy_out_of_range"
+    if versions is not None:
+        for place in np.flatnonzero((highest_N > versions.newest) | (lowest_N < versions.oldest)).tolist():
+            reasons[place] = reasons[place] or versions.wrong(lowest[place], highest[place])
+    return Told(reasons, prompt_ids, accuracy_N, lowest_N, highest_N)
 
 
 def unseen(verdict: rollout_pb2.Verdict) -> str:
-    """Why the posterior must not see this verdict; empty when it must."""
-    if verdict.purpose == prompt_pb2.PURPOSE_EVALUATE:
+    """Why the posterior has nothing to see in this verdict; empty when it has."""
+    if verdict.purpose == EVALUATE:
         return "evaluation"
-    reason = UNSEEN.get(verdict.outcome)
-    if reason:
-        return reason
-    if not verdict.prompt_id:
-        return "no_prompt"
-    return "" if 0 <= verdict.accuracy <= 1 else "accuracy_out_of_range"
+    return UNSEEN.get(verdict.outcome, "" if verdict.prompt_id else "no_prompt")

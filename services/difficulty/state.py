@@ -10,8 +10,9 @@ Axes: P prompts, K statistics of an estimate.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -80,7 +81,8 @@ class Beliefs:
     """The run's seed."""
     step: int = 0
     """The learner's step."""
-    known: History | None = None
+    known: Callable[[], History] | None = None
+    """Works out what happened to them: most samplers never ask."""
     domains: tuple[str, ...] = ()
     """Names of the domains, by number."""
 
@@ -97,10 +99,10 @@ class Beliefs:
         """Effective number of observations behind the mean, the prior's pseudo-counts included."""
         return self.alpha_P + self.beta_P
 
-    @property
+    @cached_property
     def history(self) -> History:
         """What happened to them."""
-        return History.none(len(self)) if self.known is None else self.known
+        return History.none(len(self)) if self.known is None else self.known()
 
     @property
     def busy(self) -> int:
@@ -110,7 +112,7 @@ class Beliefs:
     def take(self, rows: np.ndarray) -> Beliefs:
         """The beliefs of some prompts, in that order."""
         columns = (self.alpha_P, self.beta_P, self.visits_P, self.busy_P)
-        known = None if self.known is None else self.known.take(rows)
+        known = None if self.known is None else lambda: self.history.take(rows)
         taken = (column[rows] for column in columns)
         return Beliefs(*taken, self.drawn, self.seed, self.step, known, self.domains)
 

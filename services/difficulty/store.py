@@ -15,16 +15,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import UserError
 from services.difficulty import journal as journals_of
+from services.difficulty import seen
 from services.difficulty.columns import Before, Column, Columns
 from services.difficulty.index import Index
 from services.difficulty.journal import MOVED, Journal, fold
-from services.difficulty.seen import unseen
 from services.difficulty.state import Beliefs, Estimate, History, Stat, powers
 from services.difficulty.view import View
 from sluice.v1 import posterior_pb2, rollout_pb2, training_pb2
@@ -116,22 +117,24 @@ class Store:
         """Count an outcome; False when the posterior must not see it."""
         return self.apply_verdicts([verdict]) == [""]
 
-    def apply_verdicts(self, verdicts: Sequence[rollout_pb2.Verdict]) -> list[str]:
+    def apply_verdicts(
+        self, verdicts: Sequence[rollout_pb2.Verdict], versions: seen.Versions | None = None
+    ) -> list[str]:
         """Count outcomes in this order; returns for each why the posterior must not see it, empty when it was."""
-        reasons = [unseen(verdict) for verdict in verdicts]
-        seen = [verdict for verdict, reason in zip(verdicts, reasons, strict=True) if not reason]
-        if not seen:
-            return reasons
-        lowest_N = np.array([verdict.min_version for verdict in seen], np.int64)
-        highest_N = np.array([verdict.max_version for verdict in seen], np.int64)
-        accuracy_N = np.array([verdict.accuracy for verdict in seen])
-        rows_N = self._rows([verdict.prompt_id for verdict in seen])
-        self.observe(rows_N, accuracy_N, np.maximum(self.version - lowest_N, 0), highest_N)
-        for verdict, row in zip(seen, rows_N.tolist(), strict=True):
+        if not verdicts:
+            return []
+        told = seen.read(verdicts, versions)
+        if any(told.reasons):
+            kept = [verdict for verdict, reason in zip(verdicts, told.reasons, strict=True) if not reason]
+            self.apply_verdicts(kept)
+            return told.reasons
+        rows_N = self._rows(told.prompt_ids)
+        self.observe(rows_N, told.accuracy_N, np.maximum(self.version - told.lowest_N, 0), told.highest_N)
+        for place, verdict in enumerate(verdicts):
             for reward in verdict.rewards:
                 if reward.name == DIVERSITY:
-                    self.columns["diversity"][row] = reward.value
-        return reasons
+                    self.columns["diversity"][rows_N[place]] = reward.value
+        return told.reasons
 
     def observe(self, rows_N: np.ndarray, accuracy_N: np.ndarray, lag_N: np.ndarray, version_N: np.ndarray) -> None:
         """Count N outcomes of known rows, in this order."""
@@ -142,8 +145,9 @@ class Store:
         for pick in _rounds(rows_N):
             rows, accuracy = rows_N[pick], accuracy_N[pick]
             decayed, steps = columns["decayed"][rows], np.full(len(rows), step)
-            seen = (accuracy, lag_N[pick], steps)
-            columns["values"][rows] = self.estimate.observe(columns["values"][rows], decayed, *seen)
+            columns["values"][rows] = self.estimate.observe(
+                columns["values"][rows], decayed, accuracy, lag_N[pick], steps
+            )
             columns["decayed"][rows] = np.maximum(decayed, steps)
             columns["last_version"][rows] = np.maximum(columns["last_version"][rows], version_N[pick])
             recent = columns["recent"][rows]
@@ -293,16 +297,16 @@ class Store:
         return View(self, rows_P, np.unique(busy_rows[busy_rows >= 0]), drawn, seed, self.step)
 
     def beliefs(self, rows_P: np.ndarray, busy_rows: np.ndarray, drawn: int = 0, seed: int = 0) -> Beliefs:
-        """What is believed now of these rows."""
+        """What is believed now of these rows. Ask for their history before the store changes again."""
         columns = self.columns
         values_PK, decayed_P = columns["values"][rows_P], columns["decayed"][rows_P]
         alpha_P, beta_P = self.estimate.pseudo_counts(values_PK, decayed_P, self.step)
         visits_P, busy_P = columns["visits"][rows_P], np.isin(rows_P, busy_rows)
-        known = self._history(rows_P, visits_P)
-        return Beliefs(alpha_P, beta_P, visits_P, busy_P, drawn, seed, self.step, known, tuple(self.domains))
+        known, domains = partial(self._history, rows_P), tuple(self.domains)
+        return Beliefs(alpha_P, beta_P, visits_P, busy_P, drawn, seed, self.step, known, domains)
 
-    def _history(self, rows_P: np.ndarray, visits_P: np.ndarray) -> History:
-        columns = self.columns
+    def _history(self, rows_P: np.ndarray) -> History:
+        columns, visits_P = self.columns, self.columns["visits"][rows_P]
         turns, mean, squares, total, count, last, tally, recent_PR = (
             columns[name][rows_P] for name in (*TURN, "last_step", "tally", "recent")
         )

@@ -29,7 +29,7 @@ class DomainMixture:
     >>> import dataclasses
     >>> ones, kind = np.ones(8), np.array([0, 1] * 4)
     >>> history = dataclasses.replace(History.none(8), domain_P=kind)
-    >>> states = Beliefs(ones, ones, ones, ones > 1, known=history, domains=("math", "code"))
+    >>> states = Beliefs(ones, ones, ones, ones > 1, known=lambda: history, domains=("math", "code"))
     >>> mixture = DomainMixture(shares={"math": 3, "code": 1})
     >>> sorted(kind[mixture(states, 4, np.random.default_rng(0))].tolist())
     [0, 0, 0, 1]

@@ -29,7 +29,7 @@ class FailedReplay:
     >>> import dataclasses
     >>> ones, last = np.ones(8), np.array([0, 0, 0, 1, 1, 1, np.nan, np.nan])
     >>> history = dataclasses.replace(History.none(8), last_mean_P=last, idle_P=np.zeros(8))
-    >>> states = Beliefs(ones, ones, ones, ones > 1, known=history)
+    >>> states = Beliefs(ones, ones, ones, ones > 1, known=lambda: history)
     >>> chosen = FailedReplay(share=0.5)(states, 4, np.random.default_rng(0))
     >>> int((last[chosen] == 0).sum())
     2

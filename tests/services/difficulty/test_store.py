@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from services.difficulty import seen
 from services.difficulty import store as store_module
 from services.difficulty.estimate.beta import Beta
 from services.difficulty.estimate.ema import Ema
@@ -60,7 +61,7 @@ def test_recent_outcomes_are_bounded_and_newest_last():
 )
 def test_what_says_nothing_of_the_prompt_is_not_seen(what, reason):
     store = Store(Beta())
-    assert store_module.unseen(what) == reason
+    assert seen.read([what]).reasons == [reason]
     assert not store.apply_verdict(what)
     assert not store.dirty
 

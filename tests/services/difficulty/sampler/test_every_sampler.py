@@ -28,7 +28,7 @@ def states(size=60, busy=0, seed=0):
         diversity_P=rng.random(size),
     )
     visits = rng.integers(9, size=size)
-    return Beliefs(10 * p, 10 * (1 - p), visits, np.arange(size) < busy, 5, 1, 120, history, ("a", "b", "c"))
+    return Beliefs(10 * p, 10 * (1 - p), visits, np.arange(size) < busy, 5, 1, 120, lambda: history, ("a", "b", "c"))
 
 
 def load(name, **knobs):
@@ -98,5 +98,5 @@ def test_a_tally_fades_by_a_tenth_per_step():
 
 def test_a_prompt_tried_lately_is_worth_less_to_vspo():
     rested = states()
-    tried = dataclasses.replace(rested, known=dataclasses.replace(rested.history, tally_P=np.full(60, 3.0)))
+    tried = dataclasses.replace(rested, known=lambda: dataclasses.replace(rested.history, tally_P=np.full(60, 3.0)))
     assert Vspo().weight(tried) == pytest.approx(Vspo(smoothing=0).weight(rested) / 2)
