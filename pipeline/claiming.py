@@ -73,6 +73,10 @@ class ClaimingLog:
         """See `Log`."""
         return self.inner.backlog(group, topic)
 
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """See `Log`."""
+        return self.inner.committed(group, topic)
+
     def trim(self, topic: str, partition: int, before: int) -> None:
         """See `Log`."""
         self.inner.trim(topic, partition, before)

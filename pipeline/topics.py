@@ -48,7 +48,9 @@ TOPICS: tuple[Topic, ...] = (
     Topic("verdicts", ("Verdict",), "prompt id", (VERIFICATION,), (LEARNING, DIFFICULTY), 64, 4),
     Topic("steps", ("TrainStep", "DropNotice", "Rewind"), "run", (LEARNING,), (DIFFICULTY, OPERATOR)),
     Topic("weights", ("WeightChunk",), "policy id", (LEARNING,), (GENERATION,), retention_s=None),
-    Topic("weights-manifest", ("WeightManifest",), "policy id", (LEARNING,), (GENERATION,), 1, 1, True, None),
+    Topic(
+        "weights-manifest", ("WeightManifest",), "policy id", (LEARNING,), (GENERATION, DIFFICULTY), 1, 1, True, None
+    ),
     Topic("checkpoints", ("Checkpoint",), "run", (LEARNING,), (LEARNING, OPERATOR), 1, 1, True, None),
     Topic("outcomes", ("Outcome",), "request id", (LEARNING,), (OPERATOR,), 8, 1),
     Topic("posterior", ("PosteriorState", "GateState"), "prompt id", (DIFFICULTY,), (DIFFICULTY,), 1, 1, True, None),

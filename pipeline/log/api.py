@@ -194,6 +194,10 @@ class Log(Protocol):
         """Records of `topic` that `group` has not committed: the depth of its queue."""
         ...
 
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Next offset that `group` will read, for each partition of which it has committed any."""
+        ...
+
     def trim(self, topic: str, partition: int, before: int) -> None:
         """Forget records below offset `before`."""
         ...

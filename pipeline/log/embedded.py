@@ -76,6 +76,13 @@ class EmbeddedLog:
         with self._database.reading() as connection:
             return sum(connection.execute(query, (group, partition_id)).fetchone()[0] for partition_id in ids)
 
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Next offset that `group` will read, for each partition of which it has committed any."""
+        ids = {partition_id: number for number, partition_id in enumerate(self._layout.ids(topic))}
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT partition, offset FROM offsets WHERE group_name = ?", (group,)).fetchall()
+        return {ids[partition_id]: offset for partition_id, offset in rows if partition_id in ids}
+
     def trim(self, topic: str, partition: int, before: int) -> None:
         """Forget records below offset `before`. Raises `UserError` for a compacted topic."""
         partition_id = self._layout.id((topic, partition))

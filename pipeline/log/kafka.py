@@ -69,9 +69,13 @@ class KafkaLog:
 
     def backlog(self, group: str, topic: str) -> int:
         """Offsets of `topic` that `group` has not committed: an upper bound, for markers and gaps count too."""
-        committed = self._topics.committed(group, topic)
+        committed = self.committed(group, topic)
         bounds = self._topics.bounds(topic)
         return sum(end - max(first, committed.get(partition, first)) for partition, (first, end) in bounds.items())
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Next offset that `group` will read, for each partition of which it has committed any."""
+        return self._topics.committed(group, topic)
 
     def trim(self, topic: str, partition: int, before: int) -> None:
         """Forget records below offset `before`."""

@@ -57,8 +57,10 @@ class Calibration:
 
     def add(self, verdicts: Sequence[rollout_pb2.Verdict], reasons: Sequence[str]) -> None:
         """Count outcomes; those with a reason were not seen by the posterior and are left out."""
+        if not self.open:
+            return
         for verdict, reason in zip(verdicts, reasons, strict=True):
-            known = self.open.get(verdict.key.request_id) if self.open and not reason else None
+            known = None if reason else self.open.get(verdict.key.request_id)
             if known is not None:
                 self._count(verdict.key.request_id, known, verdict.accuracy)
 

@@ -51,9 +51,8 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
             if not 0 <= seen.accuracy <= 1:
                 _refuse(context, f"accuracy of {seen.prompt_id!r} is {seen.accuracy}; accepted: 0 to 1")
         self._known(context, (seen.prompt_id for seen in request.observations))
-        with self.handler.lock:
-            newest = self.handler.scheduler.gate.version
         try:
+            newest = self._versions(context, request)
             self.write([("verdicts", seen.prompt_id, external(seen, newest)) for seen in request.observations])
         except Retryable as error:
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
@@ -89,6 +88,17 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
             return self.snapshot()
         except Retryable as error:
             context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+    def _versions(self, context: grpc.ServicerContext, request: difficulty_pb2.ObserveRequest) -> int:
+        """The version that counts where an observation names none; refuses versions that cannot be."""
+        named = [(seen.version, seen.prompt_id) for seen in request.observations if seen.HasField("version")]
+        with self.handler.lock:
+            versions = self.handler.look(max(named, default=(0, ""))[0])
+            newest = self.handler.scheduler.gate.version
+        for version, prompt_id in named:
+            if versions is not None and versions.wrong(version, version):
+                _refuse(context, f"version of {prompt_id!r} is {version}; accepted: {versions}")
+        return newest
 
     def _wait_for_state(self, context: grpc.ServicerContext) -> None:
         if not self.handler.ready:

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from services.difficulty import gauges
 from services.difficulty.scheduler import GATE_KEY, Scheduler
+from services.difficulty.seen import Versions
 from sluice.v1 import control_pb2, posterior_pb2, rollout_pb2, training_pb2
 
 Sent = tuple[str, str, Message]
@@ -26,13 +27,13 @@ Sent = tuple[str, str, Message]
 class Handler:
     """The difficulty service's craft, as the stage sees it.
 
-    `now_ms`: the wall clock, milliseconds since the Unix epoch. `newest_version`: newest announced version, where the
-    caller knows more than the learner's steps say.
+    `now_ms`: the wall clock, milliseconds since the Unix epoch. `announced`: which versions may be observed, given the
+    highest that somebody claims; None accepts all.
     """
 
     scheduler: Scheduler
     now_ms: Callable[[], int]
-    newest_version: Callable[[], int] | None = None
+    announced: Callable[[int], Versions | None] | None = None
     ready: bool = True
     """False while the state is being rebuilt: the door answers NOT_READY and nothing is issued."""
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -41,16 +42,24 @@ class Handler:
         """Observe, issue, and say what changed. A call says that the records of the one before are committed."""
         with self.lock:
             self.scheduler.committed()
+            nouns = list(nouns)
+            self.look(max((noun.max_version for noun in nouns if isinstance(noun, rollout_pb2.Verdict)), default=0))
             self.scheduler.observe(nouns)
-            version = self.newest_version() if self.newest_version else None
-            requests = self.scheduler.issue(self.now_ms(), version) if self.ready else []
+            requests = self.scheduler.issue(self.now_ms()) if self.ready else []
             sent: list[Sent] = [("requests", request.request_id, request) for request in requests]
             for verdict, why in self.scheduler.refused:
-                sent.append(("dead-letters", verdict.prompt_id, dead_letter(verdict, why, self.now_ms())))
+                letter = dead_letter(verdict, why, self.scheduler.versions, self.now_ms())
+                sent.append(("dead-letters", verdict.prompt_id, letter))
             for record in self.scheduler.changed():
                 key = record.prompt_id if isinstance(record, posterior_pb2.PosteriorState) else GATE_KEY
                 sent.append(("posterior", key, record))
             return sent
+
+    def look(self, highest: int) -> Versions | None:
+        """Versions that may be observed, looked up again when somebody claims one as high as this."""
+        if self.announced is not None:
+            self.scheduler.versions = self.announced(highest)
+        return self.scheduler.versions
 
     def read_up_to(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Say which inputs the next call completes, as next offsets by (topic, partition); the records carry it."""
@@ -75,14 +84,19 @@ class Handler:
             return gauges.gauges(self.scheduler, self.now_ms())
 
 
-def dead_letter(verdict: rollout_pb2.Verdict, reason: str, now_ms: int) -> control_pb2.DeadLetter:
+def dead_letter(
+    verdict: rollout_pb2.Verdict, reason: str, versions: Versions | None, now_ms: int
+) -> control_pb2.DeadLetter:
     """A verdict that cannot be right, for people to look at: its content and why."""
+    said = f"{reason}: accuracy is {verdict.accuracy}; accepted: 0 to 1"
+    if versions is not None and reason.startswith("version"):
+        said = f"{reason}: versions are {verdict.min_version} to {verdict.max_version}; accepted: {versions}"
     return control_pb2.DeadLetter(
         topic="verdicts",
         key=verdict.prompt_id.encode(),
         value=verdict.SerializeToString(),
         error="Poison",
-        reason=f"{reason}: accuracy is {verdict.accuracy}; accepted: 0 to 1",
+        reason=said,
         service="difficulty",
         attempts=1,
         written_ms=now_ms,

@@ -27,6 +27,7 @@ from pipeline.errors import UserError
 from pipeline.gate import Gate
 from services.difficulty.calibration import Calibration
 from services.difficulty.index import Index
+from services.difficulty.seen import REFUSED, Versions
 from services.difficulty.state import Beliefs, Budget, Estimate, Sampler
 from services.difficulty.store import Past, Store
 from services.difficulty.texts import Texts
@@ -37,8 +38,6 @@ GATE_KEY = "__gate__"
 """Key of the gate's record."""
 COMPARED = 4096
 """Prompts that a score is told among, where there are more."""
-REFUSED = ("accuracy_out_of_range",)
-"""Why a verdict is dead-lettered instead of left out."""
 TRAIN_SPLITS = ("", "train")
 """Prompts of these splits are tried; those of evaluation sets never are."""
 
@@ -62,6 +61,8 @@ class Scheduler:
     """Where the prompts' messages are kept; None for a file without a name."""
     draining: bool = False
     """Issue nothing new; observe on."""
+    versions: Versions | None = None
+    """Versions whose rollouts may be observed; None accepts all."""
     ignored: Counter[str] = field(default_factory=Counter)
     """Inputs that changed nothing, by reason."""
 
@@ -84,6 +85,10 @@ class Scheduler:
         self._save_rng()
         self._initial = self._written = self._previous = self.gate.to_record()
         self._undo: list[Past] = []
+        self.outcomes_told = 0
+        """What the records restored from say of all outcomes; `store.outcomes` is less when some are missing."""
+        self.gate_known = False
+        """Whether the gate's record was among them."""
 
     # Inputs.
 
@@ -97,9 +102,10 @@ class Scheduler:
                 self._count(self._apply(noun))
 
     def _verdicts(self, verdicts: list[rollout_pb2.Verdict]) -> None:
-        reasons = self.store.apply_verdicts(verdicts)
-        self.ignored.update(reason for reason in reasons if reason)
-        self.refused += [(v, reason) for v, reason in zip(verdicts, reasons, strict=True) if reason in REFUSED]
+        reasons = self.store.apply_verdicts(verdicts, self.versions)
+        if any(reasons):
+            self.ignored.update(filter(None, reasons))
+            self.refused += [(v, why) for v, why in zip(verdicts, reasons, strict=True) if why in REFUSED]
         self.calibration.add(verdicts, reasons)
 
     def _apply(self, noun: Message) -> str:
@@ -142,15 +148,15 @@ class Scheduler:
 
     # Decisions.
 
-    def issue(self, now_ms: int, newest_version: int | None = None) -> list[prompt_pb2.RolloutRequest]:
+    def issue(self, now_ms: int) -> list[prompt_pb2.RolloutRequest]:
         """Requests for whole groups, as many as the gate has room for; one request per group.
 
-        `now_ms`: milliseconds since the Unix epoch. `newest_version`: newest announced; None takes the learner's.
+        `now_ms`: milliseconds since the Unix epoch.
         """
         requests: list[prompt_pb2.RolloutRequest] = []
         if self.draining or not self.prompts:
             return requests
-        version = self.gate.version if newest_version is None else newest_version
+        version = max(self.gate.version, self.versions.newest if self.versions else 0)
         while (wanted := min(self.budget.prompts(self.gate.room()), len(self.prompts))) > 0:
             view = self.view()
             places = self.sampler(view, wanted, self._rng)
@@ -249,8 +255,10 @@ class Scheduler:
         rows_N = self.store.rows.sorted_rows(np.unique(self.store.columns.changed()))
         self._undo.append(self.store.clean())
         gate = self.gate.to_record()
+        gate.outcomes = self._written.outcomes
         records: list[Any] = list(self._posteriors(rows_N))
         if gate != self._written:
+            gate.outcomes = self.store.outcomes
             self._written = gate
             record = posterior_pb2.GateState()
             record.CopyFrom(gate)
@@ -271,8 +279,15 @@ class Scheduler:
         Raises `UserError` when another estimate wrote them.
         """
         self.store.forget()
-        self._written = self._initial
+        self._written, self.outcomes_told, self.gate_known = self._initial, 0, False
         self.replay(records)
+
+    def refold(self, nouns: Iterable[Message]) -> None:
+        """Fold every prompt anew from these verdicts, steps and rewinds; gate and prompts stay as they are."""
+        gate, self.gate = self.gate, Gate(self.gate.max_lag, self.gate.batch_rollouts)
+        self.store.forget()
+        self.observe(nouns)
+        self.gate, self.refused = gate, []
 
     def gate_record(self) -> posterior_pb2.GateState:
         """The gate's record as it was written last."""
@@ -290,17 +305,20 @@ class Scheduler:
         self.prompts.close()
         self.store.adopt(index, columns, domains)
         self.prompts, self._rows_P, self._written = texts, np.empty(0, np.int32), self._initial
+        self.outcomes_told, self.gate_known = 0, False
         self.replay(records)
 
     def replay(self, records: Iterable[Message]) -> None:
         """Become what the records say, over what is known: those that are newer than a snapshot."""
         for record in records:
+            self.outcomes_told = max(self.outcomes_told, record.outcomes)
             if isinstance(record, posterior_pb2.PosteriorState):
                 self.store.from_record(record)
             elif isinstance(record, posterior_pb2.GateState):
                 self._written = posterior_pb2.GateState()
                 self._written.CopyFrom(record)
                 self._written.ClearField("applied")
+                self.gate_known = True
         self._become(self._written)
         self.store.clean()
         self.calibration.clear()

@@ -33,6 +33,9 @@ class Versions(NamedTuple):
     oldest: int
     newest: int
 
+    def __str__(self) -> str:
+        return f"{self.oldest} (oldest step on the log) to {self.newest} (newest version announced)"
+
     def wrong(self, lowest: int, highest: int) -> str:
         """Why a rollout with tokens of these versions cannot be observed; empty when it can.
 
@@ -59,7 +62,9 @@ def read(verdicts: Sequence[rollout_pb2.Verdict], versions: Versions | None = No
     rows = [(v.outcome, v.purpose, v.accuracy, v.min_version, v.max_version, v.prompt_id) for v in verdicts]
     outcomes, purposes, accuracies, lowest, highest, prompt_ids = zip(*rows, strict=True)
     accuracy_N = np.array(accuracies)
-    lowest_N, highest_N = (np.minimum(np.array(each, np.uint64), LARGEST).astype(np.int64) for each in (lowest, highest))
+    lowest_N, highest_N = (
+        np.minimum(np.array(each, np.uint64), LARGEST).astype(np.int64) for each in (lowest, highest)
+    )
     reasons = [""] * len(rows)
     if UNSEEN.keys() & set(outcomes) or EVALUATE in purposes or not all(prompt_ids):
         reasons = [unseen(verdict) for verdict in verdicts]

@@ -16,8 +16,10 @@ from pipeline.log.api import Position
 from pipeline.serve import Context
 from pipeline.stage import Output
 from pipeline.ways import run_batch
+from services.difficulty.announced import Announced
 from services.difficulty.door import Door
 from services.difficulty.handler import Handler, Sent
+from services.difficulty.rebuild import close_gap
 from services.difficulty.scheduler import Scheduler
 from services.difficulty.snapshots import Snapshots
 from sluice.v1 import control_pb2, difficulty_pb2, difficulty_pb2_grpc, prompt_pb2
@@ -78,7 +80,8 @@ class DifficultyService:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.scheduler = scheduler_of(context)
-        self.handler = Handler(self.scheduler, now_ms=lambda: int(time.time() * 1000), ready=False)
+        announced = Announced(context.log, context.names)
+        self.handler = Handler(self.scheduler, lambda: int(time.time() * 1000), announced, ready=False)
         self.prompts = PromptCache(context.log, context.names, keep=False)
         self.snapshots = Snapshots(_folder(context) / "snapshot.bin", context, self.handler)
         self.drained = False
@@ -107,12 +110,18 @@ class DifficultyService:
                 self.prompts = PromptCache(self.context.log, self.context.names, found.prompts, keep=False)
             for prompts in self.prompts.batches(wait=True):
                 self.scheduler.observe(prompts)
+            self.context.stage.patiently(self._close_gap)
         if not self.scheduler.prompts:
             raise UserError(
                 "the prompts topic holds no prompt to train on; accepted: at least one (`sluice run` registers them)"
             )
         self.handler.ready = True
         self.context.meter.observe("sluice_difficulty_restore_seconds", time.monotonic() - begun)
+
+    def _close_gap(self) -> None:
+        self.handler.look(0)
+        names = self.context.names
+        close_gap(self.scheduler, self.context.log, names, names.own("difficulty"))
 
     def __call__(self, nouns: list[Message], offsets: dict[Position, int]) -> list[Output]:
         """Observe, then issue what the gate has room for."""

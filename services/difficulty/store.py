@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,22 +25,17 @@ from services.difficulty import seen
 from services.difficulty.columns import Before, Column, Columns
 from services.difficulty.index import Index
 from services.difficulty.journal import MOVED, Journal, fold
-from services.difficulty.state import Beliefs, Estimate, History, Stat, powers
-from services.difficulty.view import View
+from services.difficulty.state import Estimate, Stat, powers
+from services.difficulty.view import RECENT, TALLY_KEPT, View
 from sluice.v1 import posterior_pb2, rollout_pb2, training_pb2
 
 MAX_PENDING = 4096
 """Changes that a prompt's journal holds; what is pushed out at the front is settled early."""
-RECENT = 8
-"""Outcomes kept per prompt."""
-TALLY_KEPT = 0.9
-"""What a turn still counts one step later."""
 DIVERSITY = "diversity"
 """The named reward of a verdict that says how different its group's rollouts were."""
 SCALARS = {"last_version": np.int64, "last_step": np.int64, "tally": float, "turns": np.int32, "turn_mean": float,
            "turn_squares": float, "turn_sum": float, "turn_outcomes": np.int32}  # fmt: skip
 """Columns that are one field of a record each."""
-TURN = ("turns", "turn_mean", "turn_squares", "turn_sum", "turn_outcomes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +64,8 @@ class Store:
     rows: Index = field(default_factory=Index)
     journals: dict[int, Journal] = field(default_factory=dict)
     domains: dict[str, int] = field(default_factory=dict)
+    outcomes: int = 0
+    """Outcomes applied so far, all prompts together."""
 
     def __post_init__(self) -> None:
         self.name = type(self.estimate).__module__.rpartition(".")[2]
@@ -139,6 +135,7 @@ class Store:
     def observe(self, rows_N: np.ndarray, accuracy_N: np.ndarray, lag_N: np.ndarray, version_N: np.ndarray) -> None:
         """Count N outcomes of known rows, in this order."""
         self._touch(rows_N)
+        self.outcomes += len(rows_N)
         if self.step > self.checkpoint_step:
             self._write_down(rows_N, accuracy_N, lag_N)
         columns, step = self.columns, self.step
@@ -265,12 +262,16 @@ class Store:
         """Make prompts what they were."""
         before, journals = past
         self.columns.undo(before)
+        self._count()
         for row, known in journals.items():
             if known is None:
                 self.journals.pop(row, None)
             else:
                 self.journals[row], length = known
                 del self.journals[row].changes[length:]
+
+    def _count(self) -> None:
+        self.outcomes = int(self.columns["visits"][: len(self)].sum())
 
     def forget(self) -> None:
         """Every prompt holds the prior again; rows and domains stay."""
@@ -279,7 +280,7 @@ class Store:
         self.columns.grow(size)
         self.columns["values"][:size] = self._initial_K
         self.columns["domain"][:size] = domain[:size]
-        self.journals, self._journals_before = {}, {}
+        self.journals, self._journals_before, self.outcomes = {}, {}, 0
         self.step = self.version = self.checkpoint_step = 0
 
     def adopt(self, index: Index, columns: dict[str, np.ndarray], domains: dict[str, int]) -> None:
@@ -287,6 +288,7 @@ class Store:
         self.rows, self.domains, self.journals, self._journals_before = index, domains, {}, {}
         self.columns = Columns(self.columns.declared)
         self.columns.adopt(columns)
+        self._count()
         self.step = self.version = self.checkpoint_step = 0
 
     # What is known.
@@ -295,38 +297,6 @@ class Store:
         """What is believed now of the prompts in these rows, in that order; `busy` names those in flight."""
         busy_rows = self.rows.find(list(busy))
         return View(self, rows_P, np.unique(busy_rows[busy_rows >= 0]), drawn, seed, self.step)
-
-    def beliefs(self, rows_P: np.ndarray, busy_rows: np.ndarray, drawn: int = 0, seed: int = 0) -> Beliefs:
-        """What is believed now of these rows. Ask for their history before the store changes again."""
-        columns = self.columns
-        values_PK, decayed_P = columns["values"][rows_P], columns["decayed"][rows_P]
-        alpha_P, beta_P = self.estimate.pseudo_counts(values_PK, decayed_P, self.step)
-        visits_P, busy_P = columns["visits"][rows_P], np.isin(rows_P, busy_rows)
-        known, domains = partial(self._history, rows_P), tuple(self.domains)
-        return Beliefs(alpha_P, beta_P, visits_P, busy_P, drawn, seed, self.step, known, domains)
-
-    def _history(self, rows_P: np.ndarray) -> History:
-        columns, visits_P = self.columns, self.columns["visits"][rows_P]
-        turns, mean, squares, total, count, last, tally, recent_PR = (
-            columns[name][rows_P] for name in (*TURN, "last_step", "tally", "recent")
-        )
-        open_P = count > 0
-        last_mean_P = np.where(open_P, total / np.maximum(count, 1), np.nan)
-        all_P = turns + open_P
-        away_P = np.where(open_P, last_mean_P - mean, 0.0)
-        squares_P = squares + away_P * away_P * turns / np.maximum(all_P, 1)
-        age_P = np.maximum(self.step - last, 0)
-        missing_PR = np.arange(RECENT) < RECENT - np.minimum(visits_P, RECENT)[:, None]
-        return History(
-            recent_PR=np.where(missing_PR, np.nan, recent_PR),
-            idle_P=np.where(open_P, age_P, np.inf),
-            tally_P=tally * powers(TALLY_KEPT, age_P),
-            turns_P=all_P,
-            variance_P=squares_P / np.maximum(all_P, 1),
-            last_mean_P=last_mean_P,
-            diversity_P=columns["diversity"][rows_P],
-            domain_P=columns["domain"][rows_P],
-        )
 
     def get(self, prompt_id: str) -> Row:
         """What is known of a prompt; `KeyError` when it has no row."""
@@ -357,6 +327,7 @@ class Store:
                 visits=visits,
                 recent=told["recent"][place][RECENT - min(visits, RECENT) :],
                 step=self.step,
+                outcomes=self.outcomes,
                 **{name: told[name][place] for name in SCALARS},
             )
             if told["diversity"][place] == told["diversity"][place]:
@@ -373,6 +344,7 @@ class Store:
         if record.estimator != self.name or set(record.statistics) != set(names):
             raise UserError(f"the posterior was written by estimate {record.estimator!r}; accepted: {self.name!r}")
         row = self.add(record.prompt_id)
+        self.outcomes += record.visits - int(columns["visits"][row])
         told: dict[str, Any] = {name: getattr(record, name) for name in SCALARS}
         told |= {"visits": record.visits, "decayed": record.decayed_step}
         told["values"] = [record.statistics[name] for name in names]

@@ -20,7 +20,7 @@ class PosteriorChange(_message.Message):
     def __init__(self, step: _Optional[int] = ..., accuracy: _Optional[float] = ..., mean_abs_logprob_change: _Optional[float] = ..., lag: _Optional[int] = ...) -> None: ...
 
 class PosteriorState(_message.Message):
-    __slots__ = ("prompt_id", "estimator", "statistics", "decayed_step", "visits", "last_version", "recent", "applied", "epoch", "step", "pending", "base_statistics", "base_decayed_step", "last_step", "tally", "turns", "turn_mean", "turn_squares", "turn_sum", "turn_outcomes", "diversity")
+    __slots__ = ("prompt_id", "estimator", "statistics", "decayed_step", "visits", "last_version", "recent", "applied", "epoch", "step", "pending", "base_statistics", "base_decayed_step", "last_step", "tally", "turns", "turn_mean", "turn_squares", "turn_sum", "turn_outcomes", "diversity", "outcomes")
     class StatisticsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class PosteriorState(_message.Message):
     TURN_SUM_FIELD_NUMBER: _ClassVar[int]
     TURN_OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     prompt_id: str
     estimator: str
     statistics: _containers.ScalarMap[str, float]
@@ -77,7 +78,8 @@ class PosteriorState(_message.Message):
     turn_sum: float
     turn_outcomes: int
     diversity: float
-    def __init__(self, prompt_id: _Optional[str] = ..., estimator: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., decayed_step: _Optional[int] = ..., visits: _Optional[int] = ..., last_version: _Optional[int] = ..., recent: _Optional[_Iterable[float]] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[PosteriorChange, _Mapping]]] = ..., base_statistics: _Optional[_Mapping[str, float]] = ..., base_decayed_step: _Optional[int] = ..., last_step: _Optional[int] = ..., tally: _Optional[float] = ..., turns: _Optional[int] = ..., turn_mean: _Optional[float] = ..., turn_squares: _Optional[float] = ..., turn_sum: _Optional[float] = ..., turn_outcomes: _Optional[int] = ..., diversity: _Optional[float] = ...) -> None: ...
+    outcomes: int
+    def __init__(self, prompt_id: _Optional[str] = ..., estimator: _Optional[str] = ..., statistics: _Optional[_Mapping[str, float]] = ..., decayed_step: _Optional[int] = ..., visits: _Optional[int] = ..., last_version: _Optional[int] = ..., recent: _Optional[_Iterable[float]] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., pending: _Optional[_Iterable[_Union[PosteriorChange, _Mapping]]] = ..., base_statistics: _Optional[_Mapping[str, float]] = ..., base_decayed_step: _Optional[int] = ..., last_step: _Optional[int] = ..., tally: _Optional[float] = ..., turns: _Optional[int] = ..., turn_mean: _Optional[float] = ..., turn_squares: _Optional[float] = ..., turn_sum: _Optional[float] = ..., turn_outcomes: _Optional[int] = ..., diversity: _Optional[float] = ..., outcomes: _Optional[int] = ...) -> None: ...
 
 class OpenRequest(_message.Message):
     __slots__ = ("request_id", "places", "ended_at_step", "epoch", "prompt_id", "deadline_ms", "first_index")
@@ -105,7 +107,7 @@ class OpenRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., places: _Optional[int] = ..., ended_at_step: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., prompt_id: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., first_index: _Optional[int] = ...) -> None: ...
 
 class GateState(_message.Message):
-    __slots__ = ("issued_requests", "issued_rollouts", "open", "rng_json", "applied", "epoch", "step", "drawn", "version", "checkpoint_step")
+    __slots__ = ("issued_requests", "issued_rollouts", "open", "rng_json", "applied", "epoch", "step", "drawn", "version", "checkpoint_step", "outcomes")
     ISSUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     ISSUED_ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +118,7 @@ class GateState(_message.Message):
     DRAWN_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_STEP_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     issued_requests: int
     issued_rollouts: int
     open: _containers.RepeatedCompositeFieldContainer[OpenRequest]
@@ -126,4 +129,5 @@ class GateState(_message.Message):
     drawn: int
     version: int
     checkpoint_step: int
-    def __init__(self, issued_requests: _Optional[int] = ..., issued_rollouts: _Optional[int] = ..., open: _Optional[_Iterable[_Union[OpenRequest, _Mapping]]] = ..., rng_json: _Optional[str] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., drawn: _Optional[int] = ..., version: _Optional[int] = ..., checkpoint_step: _Optional[int] = ...) -> None: ...
+    outcomes: int
+    def __init__(self, issued_requests: _Optional[int] = ..., issued_rollouts: _Optional[int] = ..., open: _Optional[_Iterable[_Union[OpenRequest, _Mapping]]] = ..., rng_json: _Optional[str] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., drawn: _Optional[int] = ..., version: _Optional[int] = ..., checkpoint_step: _Optional[int] = ..., outcomes: _Optional[int] = ...) -> None: ...

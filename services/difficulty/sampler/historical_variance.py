@@ -31,7 +31,8 @@ class HistoricalVariance:
     >>> import dataclasses
     >>> ones = np.ones(3)
     >>> history = dataclasses.replace(History.none(3), variance_P=np.array([0.125, 0, 0.1875]))
-    >>> HistoricalVariance()(Beliefs(ones, ones, ones, ones > 1, known=lambda: history), 3, np.random.default_rng(0)).tolist()
+    >>> states = Beliefs(ones, ones, ones, ones > 1, known=lambda: history)
+    >>> HistoricalVariance()(states, 3, np.random.default_rng(0)).tolist()
     [2, 2, 2]
     """
 

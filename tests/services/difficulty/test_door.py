@@ -13,6 +13,7 @@ from services.difficulty.estimate.beta import Beta
 from services.difficulty.handler import Handler
 from services.difficulty.sampler.vade_thompson import VadeThompson
 from services.difficulty.scheduler import Scheduler
+from services.difficulty.seen import Versions
 from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
 
 Seen = difficulty_pb2.Observation
@@ -90,6 +91,18 @@ def test_an_accuracy_that_is_none_is_refused_and_nothing_is_written(place, accur
     seen = [Seen(prompt_id="p0", accuracy=1.0), Seen(prompt_id="p1", accuracy=accuracy)]
     code, details = refusal(place.ask.Observe, difficulty_pb2.ObserveRequest(observations=seen))
     assert code == "INVALID_ARGUMENT" and "'p1'" in details and "0 to 1" in details
+    assert place.log == []
+
+
+@pytest.mark.parametrize(("version", "ok"), [(3, True), (9, True), (10, False), (2, False)])
+def test_a_version_that_nobody_announced_or_that_the_log_forgot_is_refused(place, version, ok):
+    place.handler.announced = lambda highest: Versions(3, 9)
+    request = difficulty_pb2.ObserveRequest(observations=[Seen(prompt_id="p1", accuracy=1.0, version=version)])
+    if ok:
+        assert place.ask.Observe(request, timeout=5).accepted == 1
+        return
+    accepted = "accepted: 3 (oldest step on the log) to 9 (newest version announced)"
+    assert refusal(place.ask.Observe, request) == ("INVALID_ARGUMENT", f"version of 'p1' is {version}; {accepted}")
     assert place.log == []
 
 

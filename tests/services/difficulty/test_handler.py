@@ -6,6 +6,7 @@ from services.difficulty.estimate.beta import Beta
 from services.difficulty.handler import Handler
 from services.difficulty.sampler.uniform import Uniform
 from services.difficulty.scheduler import GATE_KEY, Scheduler
+from services.difficulty.seen import Versions
 from sluice.v1 import prompt_pb2, rollout_pb2, training_pb2
 
 PROMPTS = [prompt_pb2.Prompt(prompt_id=f"p{i}", digest=b"d" * 32, split="train") for i in range(3)]
@@ -60,8 +61,26 @@ def test_drained_it_issues_nothing_more():
 
 
 def test_the_newest_version_announced_is_written_into_requests():
-    _, _, request = build(newest_version=lambda: 9)(PROMPTS)[0]
+    _, _, request = build(announced=lambda highest: Versions(0, 9))(PROMPTS)[0]
     assert request.version_at_issue == 9
+
+
+def test_a_verdict_of_a_version_that_was_never_announced_is_a_dead_letter_and_changes_nothing():
+    handler = build(announced=lambda highest: Versions(2, 9))
+    handler(PROMPTS)
+    good, ahead, behind = right("p0"), right("p0"), right("p1")
+    good.min_version, good.max_version = 2, 9
+    ahead.min_version, ahead.max_version = 9, 10
+    behind.min_version, behind.max_version = 1, 4
+    sent = handler([good, ahead, behind])
+    letters = [(key, noun.reason) for topic, key, noun in sent if topic == "dead-letters"]
+    accepted = "accepted: 2 (oldest step on the log) to 9 (newest version announced)"
+    assert letters == [
+        ("p0", f"version_not_announced: versions are 9 to 10; {accepted}"),
+        ("p1", f"version_forgotten: versions are 1 to 4; {accepted}"),
+    ]
+    assert [noun.visits for topic, _, noun in sent if topic == "posterior"] == [1]
+    assert handler.gauges()["ignored_version_not_announced"] == 1
 
 
 def test_an_uncommitted_call_can_be_taken_back_and_comes_out_the_same():

@@ -14,6 +14,7 @@ from services.difficulty.sampler.spo_prioritised import SpoPrioritised
 from services.difficulty.sampler.uniform import Uniform
 from services.difficulty.sampler.vade_thompson import VadeThompson
 from services.difficulty.scheduler import Scheduler
+from services.difficulty.seen import Versions
 from sluice.v1 import prompt_pb2, rollout_pb2, training_pb2
 
 SECRET = "the-answer-is-42"
@@ -82,7 +83,7 @@ def test_it_asks_for_whole_groups_up_to_the_bound_and_then_for_nothing():
 
 
 def test_a_request_says_all_that_generation_needs():
-    request = build(request_deadline_s=2.5).issue(now_ms=1000, newest_version=3)[0]
+    request = build(request_deadline_s=2.5, versions=Versions(0, 3)).issue(now_ms=1000)[0]
     assert (request.request_id, request.group_id, request.attempt, request.final) == (
         "r-00000001",
         "g-00000001",
