@@ -17,6 +17,9 @@ from sluice.v1 import control_pb2
 COLUMNS = 40
 """Most columns in a plot over steps or time."""
 
+BINS = 10
+"""Bins of the calibration plot."""
+
 LAG_CLASSES = 5
 """Lags drawn on their own: 0, 1, 2, 3, and everything above as one."""
 
@@ -33,8 +36,8 @@ class Chart:
 
 def charts(data: RunData) -> list[Chart]:
     """Every plot that the run has data for, in reading order."""
-    made = (accuracy(data), waits(data), lags(data), throughput(data), drops(data), beliefs(data))
-    return [chart for chart in made if chart is not None]
+    kinds = (accuracy, waits, lags, throughput, drops, difficulty, calibration)
+    return [chart for kind in kinds if (chart := kind(data)) is not None]
 
 
 def accuracy(data: RunData) -> Chart | None:
@@ -111,17 +114,43 @@ def drops(data: RunData) -> Chart | None:
     return Chart("Drops", "Rollouts that ended without being trained on, by reason.", svg.bars([layer], labels))
 
 
-def beliefs(data: RunData) -> Chart | None:
-    """What the difficulty service believes of the prompts."""
-    if not data.beliefs:
+def difficulty(data: RunData) -> Chart | None:
+    """What the difficulty service believed of the prompts, over steps."""
+    if not data.landscape:
         return None
-    series = []
-    for number, (heading, means) in enumerate(data.beliefs.items()):
-        counts = Counter(min(9, int(mean * 10)) for mean in means)
-        points = [(0.05 + i / 10, counts[i] / len(means)) for i in range(10)]
-        series.append(Line(heading, points, colour(2 - number), dots=True))
-    note = "Posterior mean of the pass rate, share of the prompts tried by then, in ten classes."
-    return Chart("How hard the prompts seem", note, svg.lines(series, "believed pass rate", percent), _legend(series))
+    size = len(data.landscape[0][1])
+    layers = [
+        Stack(f"{i / size:.0%} to {(i + 1) / size:.0%}", [shares[i] for _, shares in data.landscape], f"var(--lag{i})")
+        for i in range(size)
+    ]
+    labels = [str(step) for step, _ in data.landscape]
+    note = "Share of the prompts tried by then whose posterior mean of the pass rate lies there."
+    plot = svg.columns(layers, labels, "step", percent, 1.0)
+    return Chart("How hard the prompts seem", note, plot, _legend(layers))
+
+
+def calibration(data: RunData) -> Chart | None:
+    """What was believed of rollouts when they were asked for, against what came back."""
+    bins: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for predicted, observed in data.predictions:
+        bins[min(int(predicted * BINS), BINS - 1)].append((predicted, observed))
+    if not bins:
+        return None
+    points = [
+        (sum(predicted for predicted, _ in group) / len(group), sum(observed for _, observed in group) / len(group))
+        for _, group in sorted(bins.items())
+    ]
+    series = [
+        Line("as believed", [(0.0, 0.0), (1.0, 1.0)], "var(--muted)"),
+        Line("what came back", points, colour(1), dots=True),
+    ]
+    brier = sum((predicted - observed) ** 2 for predicted, observed in data.predictions) / len(data.predictions)
+    note = (
+        "Mean accuracy of rollouts by the pass rate believed when they were asked for, in tenths. "
+        f"Brier score {brier:.3f} over {len(data.predictions):,} rollouts."
+    )
+    plot = svg.lines(series, "believed pass rate", percent, top=1.0)
+    return Chart("Is what is believed true?", note, plot, _legend(series))
 
 
 def time_shares(workers: Iterable[control_pb2.WorkerStatus]) -> dict[str, float]:

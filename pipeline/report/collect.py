@@ -6,15 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline import records, rollouts
+from pipeline import parts, recipe, records, rollouts
 from pipeline.config import Run
 from pipeline.errors import Poison
-from pipeline.log.api import Log, read_all
+from pipeline.log.api import Log, Record, read_all, read_in_time
 from pipeline.report.data import RunData
+from pipeline.report.landscape import counts, landscape, predictions
 from pipeline.topics import Names
 from pipeline.view import TOPICS, View
-from sluice.v1 import posterior_pb2
+from sluice.v1 import rollout_pb2, training_pb2
 
+COLUMNS = 40
+"""Steps whose beliefs are shown, about."""
 SAMPLES = 8
 """Rollouts shown from the first steps, and as many from the last."""
 
@@ -35,7 +38,7 @@ def collect(log: Log, names: Names, run: Run, summary: dict[str, Any]) -> RunDat
         samples=chosen(rows),
         accuracy=accuracy_by_step(rows),
         sampled=[(row["ended_ms"] / 1e3, row["tokens"]) for row in rows if row["ended_ms"]],
-        beliefs=beliefs(_nouns(log, names, "posterior"), view.step),
+        **difficulty(log, names, run, view),
     )
 
 
@@ -56,24 +59,25 @@ def accuracy_by_step(rows: Iterable[dict[str, Any]]) -> list[tuple[int, float]]:
     return [(step, sum(values) / len(values)) for step, values in sorted(found.items())]
 
 
-def beliefs(states: Iterable[Any], steps: int) -> dict[str, list[float]]:
-    """Posterior means after the first quarter of the steps and at the end, of prompts tried by then.
-
-    Only states with the statistics of a Beta distribution count; without any the result is empty.
-    """
-    early: dict[str, float] = {}
-    last: dict[str, float] = {}
-    for state in states:
-        if not isinstance(state, posterior_pb2.PosteriorState) or not {"alpha", "beta"} <= set(state.statistics):
-            continue
-        alpha, beta = state.statistics["alpha"], state.statistics["beta"]
-        if not state.visits or alpha + beta <= 0:
-            continue
-        last[state.prompt_id] = alpha / (alpha + beta)
-        if state.step <= steps // 4:
-            early[state.prompt_id] = last[state.prompt_id]
-    found = {f"by step {steps // 4}": list(early.values()), "at the end": list(last.values())}
-    return {heading: values for heading, values in found.items() if values}
+def difficulty(log: Log, names: Names, run: Run, view: View) -> dict[str, Any]:
+    """What was believed of the prompts, step by step, and how it came true: two fields of `RunData`."""
+    standing = {(step.epoch, step.step) for step in view.steps}
+    topics = [names.topic(topic) for topic in ("verdicts", "steps")]
+    nouns = _decoded(read_in_time(log, topics))
+    seen = [
+        noun
+        for noun in nouns
+        if (isinstance(noun, rollout_pb2.Verdict) and counts(noun))
+        or (isinstance(noun, training_pb2.TrainStep) and (noun.epoch, noun.step) in standing)
+    ]
+    part = recipe.compose(run).estimate
+    estimate = parts.load("difficulty.estimate", part.name, **part.knobs)
+    verdicts = [noun for noun in seen if isinstance(noun, rollout_pb2.Verdict)]
+    every = max(1, len(view.steps) // COLUMNS)
+    return {
+        "landscape": landscape(estimate, seen, [step.step for step in view.steps[every - 1 :: every]]),
+        "predictions": predictions(_nouns(log, names, "requests"), verdicts),
+    }
 
 
 def _one_per_prompt(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -84,10 +88,14 @@ def _one_per_prompt(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _nouns(log: Log, names: Names, topic: str) -> list[Any]:
-    found = []
-    for record in read_all(log, names.topic(topic)):
+    return _decoded(read_all(log, names.topic(topic)))
+
+
+def _decoded(found: Iterable[Record]) -> list[Any]:
+    nouns = []
+    for record in found:
         try:
-            found += [records.decode(record)] if record.value else []
+            nouns += [records.decode(record)] if record.value else []
         except Poison:
             continue
-    return found
+    return nouns

@@ -15,7 +15,8 @@ class RunData:
     `summary`: what `summary.json` holds. `steps`: those that stand, in order. `evals`, `workers`: the newest of each.
     `audit`: the audit's account. `samples`: rollouts as rows (`pipeline.rollouts.COLUMNS`). `accuracy`: (step, mean
     accuracy in [0, 1] of what it trained on). `sampled`: (end of a rollout, seconds since the Unix epoch; its tokens).
-    `beliefs`: heading to posterior means in [0, 1], one for each prompt tried by then.
+    `landscape`: (step, shares of the prompts tried by then in equal classes of the posterior mean), some of the steps.
+    `predictions`: (pass rate believed when a rollout was asked for, its accuracy), both in [0, 1].
     """
 
     summary: dict[str, Any]
@@ -26,4 +27,5 @@ class RunData:
     samples: list[dict[str, Any]] = field(default_factory=list)
     accuracy: list[tuple[int, float]] = field(default_factory=list)
     sampled: list[tuple[float, int]] = field(default_factory=list)
-    beliefs: dict[str, list[float]] = field(default_factory=dict)
+    landscape: list[tuple[int, list[float]]] = field(default_factory=list)
+    predictions: list[tuple[float, float]] = field(default_factory=list)

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from pipeline import records
 from pipeline.errors import Poison, UserError
-from pipeline.log.api import Log, Record, read_all
+from pipeline.log.api import Log, read_in_time
 from pipeline.topics import Names
 from services.difficulty.scheduler import Scheduler
 
@@ -53,13 +53,10 @@ def close_gap(scheduler: Scheduler, log_: Log, names: Names, group: str) -> int:
 
 def _inputs(log_: Log, committed: dict[str, dict[int, int]]) -> Iterator[Message]:
     """What the group has read, in the order in which it was written."""
-    found: list[Record] = []
-    for topic, offsets in committed.items():
-        found += [record for record in read_all(log_, topic) if record.offset < offsets.get(record.partition, 0)]
     # A step comes after the verdicts that it trained on, also where the clock does not tell them apart.
-    rank = {topic: number for number, topic in enumerate(committed)}
-    found.sort(key=lambda record: (record.timestamp_ms, rank[record.topic], record.partition, record.offset))
-    for record in found:
+    for record in read_in_time(log_, list(committed)):
+        if record.offset >= committed[record.topic].get(record.partition, 0):
+            continue
         try:
             yield records.decode(record)
         except Poison:  # it was a dead letter then, too

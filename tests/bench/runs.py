@@ -6,16 +6,21 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pipeline.rundir import RunDir
 
 ROOT = Path(__file__).parents[2]
 SPELL = ROOT / "pipeline" / "jobs" / "spell.yaml"
 RUN_S = 1800.0
 
 
-def run(file: Path = SPELL, **sets: Any) -> dict[str, Any]:
-    """The summary of a run with these fields (dots as double underscores)."""
+@contextmanager
+def ran(file: Path = SPELL, **sets: Any) -> Iterator[tuple[dict[str, Any], RunDir]]:
+    """(summary, directory) of a run with these fields (dots as double underscores); the directory goes afterwards."""
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
         command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "run", str(file), "--plain"]
         command += ["--dir", f"{folder}/run"]
@@ -25,8 +30,14 @@ def run(file: Path = SPELL, **sets: Any) -> dict[str, Any]:
         if done.returncode:
             raise RuntimeError(f"{sets}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         summary = json.loads(Path(folder, "run", "summary.json").read_text())
-    print(sets, _short(summary), file=sys.stderr, flush=True)
-    return summary
+        print(sets, _short(summary), file=sys.stderr, flush=True)
+        yield summary, RunDir.of(Path(folder, "run"))
+
+
+def run(file: Path = SPELL, **sets: Any) -> dict[str, Any]:
+    """The summary of a run with these fields."""
+    with ran(file, **sets) as (summary, _):
+        return summary
 
 
 def _short(summary: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,42 @@ class Keyed(Protocol):
         ...
 
 
+class ByWeight:
+    """What samplers that draw in proportion to a weight have in common; they are `Weighted`."""
+
+    def __call__(self: Any, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
+        return weighted(self, states, n, rng)
+
+    def score(self: Any, states: Beliefs) -> np.ndarray:
+        """Probability of each prompt to be the next."""
+        return probability(self.weight(states))
+
+
+class ByKey:
+    """What samplers that take the lowest keys have in common; they are `Keyed`."""
+
+    def __call__(self: Any, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` indices into `states`, best first; without replacement `UserError` when there are fewer prompts."""
+        return best(self, states, n, rng)
+
+
+class ByQuota(ByKey):
+    """What samplers that give each class of prompts a share of the places have in common.
+
+    A part says in `classes` which class each prompt is in (0, 1, ...) and in `places` each class's share.
+    """
+
+    def key(self: Any, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Random keys that fill each class's places."""
+        return quotas(self.classes(states), self.places(states), states, n, rng)
+
+    def score(self: Any, states: Beliefs) -> np.ndarray:
+        """The share of a prompt's class per prompt of it."""
+        class_P, share_C = self.classes(states), self.places(states)
+        return probability(share_C[class_P] / np.bincount(class_P, minlength=len(share_C))[class_P])
+
+
 def probability(weight_P: np.ndarray) -> np.ndarray:
     """Weights in proportion, summing to 1; uniform when all are 0."""
     total = weight_P.sum()

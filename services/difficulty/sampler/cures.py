@@ -19,11 +19,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class Cures:
+class Cures(_pick.ByWeight):
     """Prompts near one half more often.
 
     Worked number: 0, 1, 2 and 4 of 4 right.
@@ -44,14 +44,6 @@ class Cures:
 
     confidence: ClassVar[str] = "code"
     __post_init__ = check
-
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
-        return _pick.weighted(self, states, n, rng)
-
-    def score(self, states: Beliefs) -> np.ndarray:
-        """Probability of each prompt to be the next."""
-        return _pick.probability(self.weight(states))
 
     @property
     def ceiling(self) -> float:

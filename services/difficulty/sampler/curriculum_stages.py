@@ -18,11 +18,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class CurriculumStages:
+class CurriculumStages(_pick.ByQuota):
     """Easy, then medium, then hard.
 
     Worked number: in the second stage, of 10 places 8 are medium and 2 easy.
@@ -45,12 +45,9 @@ class CurriculumStages:
     confidence: ClassVar[str] = "guess"
     __post_init__ = check
 
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`, best first; without replacement `UserError` when there are fewer prompts."""
-        return _pick.best(self, states, n, rng)
-
-    def stages(self, mean_P: np.ndarray) -> np.ndarray:
+    def classes(self, states: Beliefs) -> np.ndarray:
         """0 easy, 1 medium, 2 hard."""
+        mean_P = states.mean_P
         return np.where(mean_P >= self.easy_above, 0, np.where(mean_P < self.hard_below, 2, 1))
 
     def shares(self, step: int) -> np.ndarray:
@@ -60,11 +57,6 @@ class CurriculumStages:
             return np.array([1.0, 0.0, 0.0])
         return np.array([self.replay / now] * now + [1 - self.replay] + [0.0] * (2 - now))
 
-    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Random keys that fill each stage's places."""
-        return _pick.quotas(self.stages(states.mean_P), self.shares(states.step), states, n, rng)
-
-    def score(self, states: Beliefs) -> np.ndarray:
-        """The share of a prompt's stage per prompt of it."""
-        stage_P = self.stages(states.mean_P)
-        return _pick.probability(self.shares(states.step)[stage_P] / np.bincount(stage_P, minlength=3)[stage_P])
+    def places(self, states: Beliefs) -> np.ndarray:
+        """Share of each stage now."""
+        return self.shares(states.step)

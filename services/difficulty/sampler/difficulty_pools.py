@@ -17,11 +17,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class DifficultyPools:
+class DifficultyPools(_pick.ByQuota):
     """Shares of hard, normal and easy prompts.
 
     Worked number: of 4 places one is hard, two are normal, one is easy.
@@ -43,21 +43,14 @@ class DifficultyPools:
     confidence: ClassVar[str] = "guess"
     __post_init__ = check
 
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`, best first; without replacement `UserError` when there are fewer prompts."""
-        return _pick.best(self, states, n, rng)
-
     def pools(self, last_mean_P: np.ndarray) -> np.ndarray:
         """0 hard, 1 normal, 2 easy."""
         return np.where(last_mean_P <= self.hard_below, 0, np.where(last_mean_P >= self.easy_above, 2, 1))
 
-    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Random keys that fill each pool's places."""
-        shares = np.array([self.hard, self.normal, self.easy])
-        return _pick.quotas(self.pools(states.history.last_mean_P), shares, states, n, rng)
+    def classes(self, states: Beliefs) -> np.ndarray:
+        """Each prompt's pool."""
+        return self.pools(states.history.last_mean_P)
 
-    def score(self, states: Beliefs) -> np.ndarray:
-        """The share of a prompt's pool per prompt of it."""
-        pool_P = self.pools(states.history.last_mean_P)
-        share_C = np.array([self.hard, self.normal, self.easy])
-        return _pick.probability(share_C[pool_P] / np.bincount(pool_P, minlength=3)[pool_P])
+    def places(self, states: Beliefs) -> np.ndarray:
+        """Share of each pool."""
+        return np.array([self.hard, self.normal, self.easy])

@@ -16,11 +16,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class DomainMixture:
+class DomainMixture(_pick.ByQuota):
     """Shares by domain.
 
     Worked number: of 4 places three are math and one is code.
@@ -45,20 +45,11 @@ class DomainMixture:
     confidence: ClassVar[str] = "standard"
     __post_init__ = check
 
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`, best first; without replacement `UserError` when there are fewer prompts."""
-        return _pick.best(self, states, n, rng)
+    def classes(self, states: Beliefs) -> np.ndarray:
+        """Each prompt's domain."""
+        return states.history.domain_P.astype(int)
 
-    def mixture(self, states: Beliefs) -> np.ndarray:
+    def places(self, states: Beliefs) -> np.ndarray:
         """Share of each domain."""
         share_G = _pick.named(self.shares or {}, states.domains or ("",), self.rest)
         return share_G if share_G.sum() > 0 else np.ones(len(share_G))
-
-    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Random keys that fill each domain's places."""
-        return _pick.quotas(states.history.domain_P.astype(int), self.mixture(states), states, n, rng)
-
-    def score(self, states: Beliefs) -> np.ndarray:
-        """The share of a prompt's domain per prompt of it."""
-        domain_P = states.history.domain_P.astype(int)
-        return _pick.probability(self.mixture(states)[domain_P] / np.bincount(domain_P)[domain_P])

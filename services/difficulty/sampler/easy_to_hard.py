@@ -20,11 +20,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class EasyToHard:
+class EasyToHard(_pick.ByWeight):
     """From easy to hard.
 
     Worked number: a pass rate of 0.25 weighs 0.5 at first and sqrt(0.75) at the end, with no floor.
@@ -43,14 +43,6 @@ class EasyToHard:
 
     confidence: ClassVar[str] = "guess"
     __post_init__ = check
-
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
-        return _pick.weighted(self, states, n, rng)
-
-    def score(self, states: Beliefs) -> np.ndarray:
-        """Probability of each prompt to be the next."""
-        return _pick.probability(self.weight(states))
 
     @property
     def ceiling(self) -> float:

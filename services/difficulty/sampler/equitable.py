@@ -18,11 +18,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class Equitable:
+class Equitable(_pick.ByQuota):
     """Domains by marginal utility.
 
     Worked number: a = 1, b = 0.5 for both, costs 1 and 4, 1000 to spend.
@@ -42,28 +42,24 @@ class Equitable:
     confidence: ClassVar[str] = "guess"
     __post_init__ = check
 
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`, best first; without replacement `UserError` when there are fewer prompts."""
-        return _pick.best(self, states, n, rng)
-
     def spend(self, a_G: np.ndarray, cost_G: np.ndarray, budget: float) -> np.ndarray:
         """n_G that makes the summed error least with sum(cost * n) = budget: n in proportion to (a / c) ** 1/(b+1)."""
         ratio_G = (a_G / cost_G) ** (1 / (self.b + 1))
         return ratio_G * budget / (cost_G * ratio_G).sum()
 
-    def utility(self, states: Beliefs) -> np.ndarray:
+    def classes(self, states: Beliefs) -> np.ndarray:
+        """Each prompt's domain."""
+        return states.history.domain_P.astype(int)
+
+    def places(self, states: Beliefs) -> np.ndarray:
         """Marginal utility per cost of each domain."""
-        domain_P, size = states.history.domain_P.astype(int), max(len(states.domains), 1)
+        domain_P, size = self.classes(states), max(len(states.domains), 1)
         prompts_G = np.maximum(np.bincount(domain_P, minlength=size), 1)
         error_G = np.bincount(domain_P, 1 - states.mean_P, minlength=size) / prompts_G
         tried_G = np.maximum(np.bincount(domain_P, states.visits_P, minlength=size), 1)
         cost_G = _pick.named(self.costs or {}, states.domains or ("",), 1.0)
         return np.maximum(error_G * self.b / tried_G / cost_G, 1e-12)
 
-    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Random keys that fill each domain's places."""
-        return _pick.quotas(states.history.domain_P.astype(int), self.utility(states), states, n, rng)
-
     def score(self, states: Beliefs) -> np.ndarray:
         """The utility of a prompt's domain."""
-        return self.utility(states)[states.history.domain_P.astype(int)]
+        return self.places(states)[self.classes(states)]

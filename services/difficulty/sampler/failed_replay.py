@@ -16,11 +16,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class FailedReplay:
+class FailedReplay(_pick.ByQuota):
     """A second chance.
 
     Worked number: a share of 0.5 of 4 places is 2.
@@ -46,19 +46,11 @@ class FailedReplay:
     confidence: ClassVar[str] = "standard"
     __post_init__ = check
 
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`, best first; without replacement `UserError` when there are fewer prompts."""
-        return _pick.best(self, states, n, rng)
+    def classes(self, states: Beliefs) -> np.ndarray:
+        """1 for prompts that failed lately, 0 for the others."""
+        history = states.history
+        return ((history.last_mean_P <= self.at_most) & (history.idle_P <= self.within)).astype(int)
 
-    def failed(self, states: Beliefs) -> np.ndarray:
-        """Whether each prompt failed lately."""
-        return (states.history.last_mean_P <= self.at_most) & (states.history.idle_P <= self.within)
-
-    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Random keys that fill the failed prompts' places."""
-        return _pick.quotas(self.failed(states).astype(int), np.array([1 - self.share, self.share]), states, n, rng)
-
-    def score(self, states: Beliefs) -> np.ndarray:
-        """The share of a prompt's kind per prompt of it."""
-        kind_P = self.failed(states).astype(int)
-        return _pick.probability(np.array([1 - self.share, self.share])[kind_P] / np.bincount(kind_P)[kind_P])
+    def places(self, states: Beliefs) -> np.ndarray:
+        """Share of the others, and of those that failed."""
+        return np.array([1 - self.share, self.share])

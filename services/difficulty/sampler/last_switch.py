@@ -17,11 +17,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class LastSwitch:
+class LastSwitch(_pick.ByWeight):
     """Tried, rested, tried again.
 
     Worked number: with d0 = 3, after 1, 3 and 6 steps a prompt is charged to 0.2835, 0.6321, 0.8647.
@@ -39,14 +39,6 @@ class LastSwitch:
 
     confidence: ClassVar[str] = "guess"
     __post_init__ = check
-
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
-        return _pick.weighted(self, states, n, rng)
-
-    def score(self, states: Beliefs) -> np.ndarray:
-        """Probability of each prompt to be the next."""
-        return _pick.probability(self.weight(states))
 
     @property
     def ceiling(self) -> float:

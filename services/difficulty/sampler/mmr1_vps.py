@@ -20,11 +20,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class Mmr1Vps:
+class Mmr1Vps(_pick.ByWeight):
     """Prompts of uncertain outcome and different answers.
 
     Worked number: pass rates 0, 0.25, 0.5, 1 and diversities 0.4, 0.9, 0.6, 0.2.
@@ -42,14 +42,6 @@ class Mmr1Vps:
 
     confidence: ClassVar[str] = "code"
     __post_init__ = check
-
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
-        return _pick.weighted(self, states, n, rng)
-
-    def score(self, states: Beliefs) -> np.ndarray:
-        """Probability of each prompt to be the next."""
-        return _pick.probability(self.weight(states))
 
     @property
     def ceiling(self) -> float | None:

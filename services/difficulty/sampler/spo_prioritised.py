@@ -17,11 +17,11 @@ from typing import ClassVar
 import numpy as np
 
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class SpoPrioritised:
+class SpoPrioritised(_pick.ByWeight):
     """Prompts of uncertain outcome more often.
 
     `floor`: weight that every prompt has, >= 0. `gamma`: how strongly evidence lowers a weight, in [0, 1]; the
@@ -49,10 +49,6 @@ class SpoPrioritised:
         _pick.share("gamma", self.gamma)
         _pick.share("uniform_share", self.uniform_share)
 
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
-        return _pick.weighted(self, states, n, rng)
-
     @property
     def ceiling(self) -> float | None:
         """No weight is above it; with gamma that depends on how little is known of the least known prompt."""
@@ -62,7 +58,3 @@ class SpoPrioritised:
         """w_P."""
         v_P = states.mean_P
         return np.sqrt(v_P * (1 - v_P)) / states.effective_n_P**self.gamma + self.floor
-
-    def score(self, states: Beliefs) -> np.ndarray:
-        """Probability of each prompt to be the next."""
-        return _pick.probability(self.weight(states))

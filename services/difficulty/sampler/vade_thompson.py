@@ -16,14 +16,14 @@ from typing import ClassVar
 import numpy as np
 
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 TINY = 1e-9
 """Smallest pseudo-count that is drawn with: a Beta needs both above 0."""
 
 
 @dataclass(frozen=True)
-class VadeThompson:
+class VadeThompson(_pick.ByKey):
     """Prompts whose next outcome would teach most, by a draw from what is believed.
 
     `uniform_share`: chance that a place goes to a prompt at random, in [0, 1]; paper 0.
@@ -51,10 +51,6 @@ class VadeThompson:
         _pick.share("uniform_share", self.uniform_share)
         if self.pool < 0:
             raise ValueError(f"pool is {self.pool}; accepted: at least 0")
-
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` distinct indices into `states`, best first; `UserError` when there are fewer prompts."""
-        return _pick.best(self, states, n, rng)
 
     def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
         """A draw's score, negated."""

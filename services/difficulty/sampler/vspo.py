@@ -18,11 +18,11 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _pick
-from services.difficulty.state import Beliefs, States
+from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class Vspo:
+class Vspo(_pick.ByWeight):
     """Prompts with something to win.
 
     Worked number: means 0.2, 0.5, 0.8 are worth 0.32, 0.25, 0.08.
@@ -40,14 +40,6 @@ class Vspo:
 
     confidence: ClassVar[str] = "guess"
     __post_init__ = check
-
-    def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
-        """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
-        return _pick.weighted(self, states, n, rng)
-
-    def score(self, states: Beliefs) -> np.ndarray:
-        """Probability of each prompt to be the next."""
-        return _pick.probability(self.weight(states))
 
     @property
     def ceiling(self) -> float:

@@ -3,10 +3,10 @@
 import pytest
 
 from pipeline.report import charts
-from pipeline.report.collect import accuracy_by_step, beliefs, chosen
+from pipeline.report.collect import accuracy_by_step, chosen
 from pipeline.report.data import RunData
 from pipeline.report.svg import columns, lines
-from sluice.v1 import control_pb2, posterior_pb2, rollout_pb2, training_pb2
+from sluice.v1 import control_pb2, rollout_pb2, training_pb2
 
 
 def worker(busy: float, lived: float, **waits: float) -> control_pb2.WorkerStatus:
@@ -78,12 +78,18 @@ def test_accuracy_by_step_is_the_mean_of_what_was_checked():
     assert accuracy_by_step(rows) == [(1, 0.5), (2, 0.5)]
 
 
-def test_beliefs_are_those_of_tried_prompts_early_and_at_the_end():
-    def state(prompt, step, alpha, beta, visits=1):
-        return posterior_pb2.PosteriorState(
-            prompt_id=prompt, step=step, visits=visits, statistics={"alpha": alpha, "beta": beta}
-        )
+def test_the_landscape_is_stacked_by_class_over_the_steps():
+    chart = charts.difficulty(RunData({}, landscape=[(5, [0.5, 0, 0, 0, 0.5]), (10, [0.25, 0.25, 0, 0, 0.5])]))
+    assert [name for name, _ in chart.legend] == ["0% to 20%", "20% to 40%", "80% to 100%"]
+    assert "0% to 20%, step 5: 50%" in chart.plot and "20% to 40%, step 10: 25%" in chart.plot
 
-    states = [state("a", 1, 1, 3), state("a", 8, 3, 1), state("b", 8, 1, 1), state("c", 1, 1, 1, visits=0)]
-    assert beliefs(states, steps=8) == {"by step 2": [0.25], "at the end": [0.75, 0.5]}
-    assert beliefs([], steps=8) == {}
+
+def test_calibration_shows_what_came_back_of_each_tenth_and_the_brier_score():
+    chart = charts.calibration(RunData({}, predictions=[(0.2, 0.0), (0.2, 1.0), (0.95, 1.0)]))
+    assert "what came back, believed pass rate 0.2: 50%" in chart.plot
+    assert "what came back, believed pass rate 0.95: 100%" in chart.plot
+    assert "Brier score 0.228 over 3 rollouts" in chart.note
+
+
+def test_without_beliefs_neither_is_drawn():
+    assert charts.difficulty(RunData({})) is None and charts.calibration(RunData({})) is None

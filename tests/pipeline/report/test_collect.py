@@ -5,7 +5,7 @@ from pipeline.data.prompt import build
 from pipeline.digest import rollout_sha256
 from pipeline.log.open import open_log
 from pipeline.report import collect, render
-from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
+from sluice.v1 import control_pb2, prompt_pb2, rollout_pb2, training_pb2
 
 NAMES = topics.Names("sluice", "t")
 
@@ -24,7 +24,11 @@ def test_a_runs_log_becomes_a_report(tmp_path):
         "rollouts": [said],
         "verdicts": [
             rollout_pb2.Verdict(
-                key=said.key, rollout_sha256=said.sha256, outcome=rollout_pb2.VERDICT_OUTCOME_CORRECT, accuracy=1.0
+                key=said.key,
+                prompt_id="p",
+                rollout_sha256=said.sha256,
+                outcome=rollout_pb2.VERDICT_OUTCOME_CORRECT,
+                accuracy=1.0,
             )
         ],
         "steps": [
@@ -34,7 +38,7 @@ def test_a_runs_log_becomes_a_report(tmp_path):
         ],
         "workers": [control_pb2.WorkerStatus(worker_id="w", service="generation", busy_s=1.0) for _ in range(2)],
         "evals": [control_pb2.Evaluation(name="before", temperature=1.0, metrics={"mean@4": 0.25})],
-        "posterior": [posterior_pb2.PosteriorState(prompt_id="p", visits=1, statistics={"alpha": 3.0, "beta": 1.0})],
+        "requests": [prompt_pb2.RolloutRequest(request_id="r", belief=prompt_pb2.Belief(mean=0.5))],
     }
     log = open_log(str(tmp_path / "log.db"))
     topics.create(log, NAMES, local=True)
@@ -49,5 +53,5 @@ def test_a_runs_log_becomes_a_report(tmp_path):
     assert (data.accuracy, data.sampled, data.audit) == ([(1, 1.0)], [(5.0, 3)], {"requested": 1})
     assert [row["text"] for row in data.samples] == ["bat"]
     assert len(data.workers) == len(data.evals) == 1
-    assert data.beliefs["at the end"] == [0.75]
+    assert data.landscape == [(1, [0.0, 0.0, 0.0, 1.0, 0.0])] and data.predictions == [(0.5, 1.0)]
     assert "<h1>demo</h1>" in render(data)

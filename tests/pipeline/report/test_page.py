@@ -51,7 +51,8 @@ def data():
         samples=[sample],
         accuracy=[(1, 0.4), (2, 0.8)],
         sampled=[(100.0, 7), (103.0, 6)],
-        beliefs={"by step 0": [0.2, 0.3], "at the end": [0.9]},
+        landscape=[(1, [0.2, 0.3, 0.5, 0.0, 0.0])],
+        predictions=[(0.5, 1.0)],
     )
 
 
@@ -69,7 +70,7 @@ def test_what_a_model_said_is_shown_and_never_becomes_markup(data):
 def test_every_plot_is_there_and_is_well_formed(data):
     page = render(data)
     plots = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(plots) == 6
+    assert len(plots) == 7
     for plot in plots:
         ElementTree.fromstring(plot)
     for title in ("Accuracy", "Who waits for whom", "Lag of what", "Throughput", "Drops", "How hard"):

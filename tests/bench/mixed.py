@@ -1,0 +1,219 @@
+"""Does it pay? The real job on problems of mixed difficulty: uniform, uniform with DAPO's filter, and chosen samplers.
+
+The task: spell a string of letters backward. A fifth of the problems has two letters (the warm start solves them), two
+fifths ten to twelve (never solved), the rest four to six, where the warm start has slips in half of its examples. The
+held-out problems are of the same mixture, other strings, and the same for every way of one seed. Each run samples about
+as many rollouts; every rollout that was generated counts, the filtered ones and those in flight among them.
+
+    reached    rollouts until the held-out accuracy, as the mean of three evaluations, first comes to the goal: what
+               uniform has gained over its start by its end, nine tenths of it, on the same seed
+    share      that, divided by uniform's on the same seed; "never" counts as all that was sampled
+
+SEEDS=0-4 WAYS=uniform,vade_thompson,uniform+knapsack make bench
+    which seeds (default 0-2), and which ways: SAMPLER, SAMPLER+BUDGET, or `filter`; `all` is every sampler and budget
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline import parts, records
+from pipeline.log.api import read_all
+from pipeline.report.charts import mean_of
+from pipeline.rundir import RunDir
+from pipeline.view import View
+from sluice.v1 import rollout_pb2
+from tests.bench.runs import SPELL, ran
+from tests.bench.table import machine, table
+
+TRAIN, HELD_OUT = 480, 240
+GROUPS, N, ROLLOUTS = 12, 8, 14_400
+EVERY_ROLLOUTS = 960
+DEFAULT = "uniform,filter,vade_thompson,spo_prioritised,uniform+knapsack"
+TARGET = {"uniform": 0.6, "filter": 0.85}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run: (rollouts generated so far, held-out accuracy) in order, and the share of groups with signal."""
+
+    points: tuple[tuple[float, float], ...]
+    informative: float
+
+    def smoothed(self) -> list[tuple[float, float]]:
+        """Means of three evaluations, at the last one's rollouts."""
+        points = self.points
+        return [(points[i][0], mean(a for _, a in points[max(0, i - 2) : i + 1])) for i in range(len(points))]
+
+    def reached(self, goal: float) -> float | None:
+        """Rollouts at which the smoothed accuracy first comes to the goal, between two evaluations by a line."""
+        before = None
+        for spent, accuracy in self.smoothed():
+            if accuracy >= goal:
+                if before is None or accuracy == before[1]:
+                    return spent
+                return before[0] + (goal - before[1]) / (accuracy - before[1]) * (spent - before[0])
+            before = (spent, accuracy)
+        return None
+
+    @property
+    def goal(self) -> float:
+        """Nine tenths of what was gained from the first evaluation to the end."""
+        smoothed = self.smoothed()
+        return smoothed[0][1] + 0.9 * (smoothed[-1][1] - smoothed[0][1])
+
+
+def main() -> str:
+    """Every way on every seed; the table."""
+    first, _, last = os.environ.get("SEEDS", "0-2").partition("-")
+    seeds = range(int(first), int(last or first) + 1)
+    ways = _ways(os.environ.get("WAYS", DEFAULT))
+    with tempfile.TemporaryDirectory(prefix="sluice-mixed-") as folder:
+        jobs = {seed: _job(Path(folder), seed) for seed in seeds}
+        found = {way: {seed: _curve(jobs[seed], way, seed) for seed in seeds} for way in ways}
+    rows = sorted((_row(way, found, seeds) for way in ways), key=lambda row: row[-1])
+    header = ["way", "groups with signal", "accuracy at the end", "rollouts to the goal", "share of uniform's"]
+    if "filter" in ways:
+        base = next(row[-1] for row in rows if row[0] == "filter")
+        rows = [[*row, row[-1] / base] for row in rows]
+        header.append("share of the filter's")
+    asked = f"{TRAIN} problems, {HELD_OUT} held out, {ROLLOUTS:,} rollouts a run"
+    said = f"{asked}, seeds {list(seeds)}; medians. {machine()}."
+    return "\n\n".join(
+        ["# The real job on problems of mixed difficulty", *(__doc__ or "").strip().split("\n\n")[1:3], said,
+         table(header, rows), _verdict(rows)]
+    )  # fmt: skip
+
+
+def _verdict(rows: list[list[Any]]) -> str:
+    best = rows[0]
+    shares = dict(zip(TARGET, best[4:], strict=False))
+    return "; ".join(
+        f"{best[0]} needs {share:.2f} of {name}'s rollouts, wanted at most {TARGET[name]}: "
+        f"{'reached' if share <= TARGET[name] else 'missed'}"
+        for name, share in shares.items()
+    )
+
+
+def _ways(named: str) -> list[str]:
+    """The ways of a comma-separated list, uniform first; `all` is every sampler and every budget, and the filter."""
+    if named == "all":
+        samplers = [name for name in parts.names("difficulty.sampler") if name != "historical_variance"]
+        budgets = parts.names("difficulty.budget")
+        budgets = [f"uniform+{name}" for name in budgets if name not in ("fixed", "single_stream")]
+        named = ",".join(["filter", *samplers, *budgets])
+    return list(dict.fromkeys(["uniform", *named.split(",")]))
+
+
+def words(rng: random.Random, count: int) -> list[str]:
+    """Distinct strings of letters: a fifth of two, two fifths of ten to twelve, the rest of four to six."""
+    sizes = [(2, 2)] * (count // 5) + [(10, 12)] * (2 * count // 5)
+    sizes += [(4, 6)] * (count - len(sizes))
+    found: dict[str, None] = {}
+    for low, high in sizes:
+        size = len(found) + 1
+        while len(found) < size:
+            found["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(low, high)))] = None
+    return list(found)
+
+
+def examples(rng: random.Random, count: int) -> list[dict[str, str]]:
+    """Solved problems of two to six letters; of those of four and more half carry a slip."""
+    found = []
+    for _ in range(count):
+        word = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.choice((2, 4, 5, 6))))
+        right = word[::-1]
+        slips = (right[:-1], right[0] + right, right[:-2] + right[-1] + right[-2])
+        slipped = len(word) > 2 and rng.random() < 0.5
+        found.append({"question": word, "answer": rng.choice(slips) if slipped else right})
+    return found
+
+
+def _write(file: Path, rows: list[dict[str, str]]) -> dict[str, str]:
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return {"kind": "jsonl", "path": str(file), "prompt": "question", "answer": "answer", "check": "exact"}
+
+
+def _job(folder: Path, seed: int) -> Path:
+    rng = random.Random(f"mixed {seed}")
+    asked = [{"question": word, "answer": word[::-1]} for word in words(rng, TRAIN + HELD_OUT)]
+    tree = yaml.safe_load(SPELL.read_text())
+    tree["data"] = {"sources": [_write(folder / f"train-{seed}.jsonl", asked)], "held_out": HELD_OUT}
+    shown = _write(folder / f"examples-{seed}.jsonl", examples(random.Random(f"shown {seed}"), 12_000))
+    tree["model"]["warm_start"] |= {"examples": shown, "slip_share": 0.0, "slips": [], "enough": 1.0}
+    tree["generation"]["max_tokens"] = 14
+    tree["recipe"]["optimizer"] = {"name": "adamw", "beta2": 0.99}
+    tree["learning"] |= {"batch_groups": GROUPS, "checkpoint_every": 50}
+    file = folder / f"job-{seed}.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    return file
+
+
+def _curve(job: Path, way: str, seed: int) -> Curve:
+    sampler, _, budget = way.partition("+")
+    per_step = GROUPS * N
+    tree = yaml.safe_load(job.read_text())
+    recipe = tree["recipe"] | {"select": ["informative_groups"]} if way == "filter" else tree["recipe"]
+    # The filter's steps take about 2.5 times as many rollouts: fewer of them, evaluated as often by rollouts.
+    slower = 2.5 if way == "filter" else 1.0
+    difficulty: dict[str, Any] = {"sampler": {"name": "uniform" if way == "filter" else sampler}}
+    if sampler not in ("uniform", "filter"):
+        difficulty["sampler"] |= {"uniform_share": 0.1}
+    if budget:
+        difficulty["budget"] = {"name": budget, "n": N}
+    steps, every = round(ROLLOUTS / per_step / slower), max(1, round(EVERY_ROLLOUTS / per_step / slower))
+    evaluate = {"every": every, "prompts": HELD_OUT, "prompts_during": HELD_OUT, "samples": 2}
+    sets = {"seed": seed, "recipe": recipe, "difficulty": difficulty, "learning__steps": steps, "evaluate": evaluate}
+    with ran(job, **sets) as (_, directory):
+        return curve_of(directory)
+
+
+def curve_of(directory: RunDir) -> Curve:
+    """A run's evaluations by the rollouts that were generated when their version was made."""
+    log, names = directory.open_log(), directory.names()
+    try:
+        view, topic = View(), names.topic
+        for record in (*read_all(log, topic("steps")), *read_all(log, topic("evals"))):
+            view.add(records.decode(record))
+        rollouts = [records.decode_as(rollout_pb2.Rollout, each) for each in read_all(log, topic("rollouts"))]
+        verdicts = [records.decode_as(rollout_pb2.Verdict, each) for each in read_all(log, topic("verdicts"))]
+    finally:
+        log.close()
+    ended = np.sort([rollout.timings.ended_ms for rollout in rollouts])
+    made = {step.version: step.ended_ms for step in view.steps}
+    points = sorted(
+        (float(np.searchsorted(ended, made.get(one.version, 0), "right")), mean_of(one))
+        for one in view.evals
+        if one.temperature
+    )
+    groups: dict[str, list[float]] = defaultdict(list)
+    for verdict in verdicts:
+        groups[verdict.key.request_id].append(verdict.accuracy)
+    return Curve(tuple(points), mean(max(group) > min(group) for group in groups.values()))
+
+
+def _row(way: str, found: dict[str, dict[int, Curve]], seeds: Sequence[int]) -> list[Any]:
+    curves = [found[way][seed] for seed in seeds]
+    uniform = [found["uniform"][seed] for seed in seeds]
+    spent = [c.reached(u.goal) or c.points[-1][0] for c, u in zip(curves, uniform, strict=True)]
+    shares = [each / (u.reached(u.goal) or 1) for each, u in zip(spent, uniform, strict=True)]
+    never = sum(c.reached(u.goal) is None for c, u in zip(curves, uniform, strict=True))
+    return [
+        f"{way} (never on {never} of {len(seeds)} seeds)" if never else way,
+        median(curve.informative for curve in curves),
+        median(curve.smoothed()[-1][1] for curve in curves),
+        median(spent),
+        median(shares),
+    ]
