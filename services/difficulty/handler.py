@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from services.difficulty import gauges
 from services.difficulty.scheduler import GATE_KEY, Scheduler
 from services.difficulty.seen import Versions
-from sluice.v1 import control_pb2, posterior_pb2, rollout_pb2, training_pb2
+from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
 
 Sent = tuple[str, str, Message]
 """(short topic name, key, noun)."""
@@ -47,9 +47,9 @@ class Handler:
             self.scheduler.observe(nouns)
             requests = self.scheduler.issue(self.now_ms()) if self.ready else []
             sent: list[Sent] = [("requests", request.request_id, request) for request in requests]
-            for verdict, why in self.scheduler.refused:
-                letter = dead_letter(verdict, why, self.scheduler.versions, self.now_ms())
-                sent.append(("dead-letters", verdict.prompt_id, letter))
+            for noun, why in self.scheduler.refused:
+                letter = dead_letter(noun, why, self.scheduler.versions, self.now_ms())
+                sent.append(("dead-letters", letter.key.decode(), letter))
             for record in self.scheduler.changed():
                 key = record.prompt_id if isinstance(record, posterior_pb2.PosteriorState) else GATE_KEY
                 sent.append(("posterior", key, record))
@@ -84,19 +84,21 @@ class Handler:
             return gauges.gauges(self.scheduler, self.now_ms())
 
 
-def dead_letter(
-    verdict: rollout_pb2.Verdict, reason: str, versions: Versions | None, now_ms: int
-) -> control_pb2.DeadLetter:
-    """A verdict that cannot be right, for people to look at: its content and why."""
-    said = f"{reason}: accuracy is {verdict.accuracy}; accepted: 0 to 1"
-    if versions is not None and reason.startswith("version"):
-        said = f"{reason}: versions are {verdict.min_version} to {verdict.max_version}; accepted: {versions}"
+def dead_letter(noun: Message, reason: str, versions: Versions | None, now_ms: int) -> control_pb2.DeadLetter:
+    """A verdict or prompt that cannot be right, for people to look at: its content and why."""
+    assert isinstance(noun, rollout_pb2.Verdict | prompt_pb2.Prompt)
+    if isinstance(noun, prompt_pb2.Prompt):
+        said = f"prompt {noun.prompt_id!r} is registered with another content; accepted: the same, or a new id"
+    elif reason.startswith("version"):
+        said = f"versions are {noun.min_version} to {noun.max_version}; accepted: {versions}"
+    else:
+        said = f"accuracy is {noun.accuracy}; accepted: 0 to 1"
     return control_pb2.DeadLetter(
-        topic="verdicts",
-        key=verdict.prompt_id.encode(),
-        value=verdict.SerializeToString(),
+        topic="prompts" if isinstance(noun, prompt_pb2.Prompt) else "verdicts",
+        key=noun.prompt_id.encode(),
+        value=noun.SerializeToString(),
         error="Poison",
-        reason=said,
+        reason=f"{reason}: {said}",
         service="difficulty",
         attempts=1,
         written_ms=now_ms,

@@ -27,7 +27,7 @@ from pipeline.errors import UserError
 from pipeline.gate import Gate
 from services.difficulty.calibration import Calibration
 from services.difficulty.index import Index
-from services.difficulty.seen import REFUSED, Versions
+from services.difficulty.seen import REDEFINED, REFUSED, Versions
 from services.difficulty.state import Beliefs, Budget, Estimate, Sampler
 from services.difficulty.store import Past, Store
 from services.difficulty.texts import Texts
@@ -66,8 +66,8 @@ class Scheduler:
     ignored: Counter[str] = field(default_factory=Counter)
     """Inputs that changed nothing, by reason."""
 
-    refused: list[tuple[rollout_pb2.Verdict, str]] = field(default_factory=list)
-    """Verdicts of the latest call that are dead letters, and why."""
+    refused: list[tuple[Message, str]] = field(default_factory=list)
+    """Verdicts and prompts of the latest call that are dead letters, and why."""
     calibration: Calibration = field(default_factory=Calibration)
 
     def __post_init__(self) -> None:
@@ -99,7 +99,10 @@ class Scheduler:
                 self._verdicts(list(run))
                 continue
             for noun in run:
-                self._count(self._apply(noun))
+                reason = self._apply(noun)
+                self._count(reason)
+                if reason in REFUSED:
+                    self.refused.append((noun, reason))
 
     def _verdicts(self, verdicts: list[rollout_pb2.Verdict]) -> None:
         reasons = self.store.apply_verdicts(verdicts, self.versions)
@@ -142,7 +145,7 @@ class Scheduler:
         if prompt.split not in TRAIN_SPLITS:
             return "evaluation_prompt"
         if not self.prompts.add(prompt):
-            return "prompt_digest_differs"
+            return REDEFINED
         self.store.put_domain(prompt.prompt_id, prompt.domain)
         return ""
 

@@ -20,8 +20,10 @@ UNSEEN = {
     rollout_pb2.VERDICT_OUTCOME_UNSPECIFIED: "unspecified",
 }
 """Outcomes that say nothing of the prompt."""
-REFUSED = ("accuracy_out_of_range", "version_not_announced", "version_forgotten")
-"""Why a verdict is dead-lettered instead of left out."""
+REDEFINED = "prompt_digest_differs"
+"""Why a prompt is refused whose id is known with another content."""
+REFUSED = ("accuracy_out_of_range", "version_not_announced", "version_forgotten", REDEFINED)
+"""Why a record is dead-lettered instead of left out."""
 LARGEST = np.uint64(1 << 62)
 """Versions are compared up to here."""
 EVALUATE = prompt_pb2.PURPOSE_EVALUATE

@@ -129,11 +129,10 @@ class DifficultyService:
         held = self.scheduler.draining
         with self.handler.lock:
             self.scheduler.draining = life.run_ends or not life.takes_work
-            self.scheduler.observe(self.prompts.news())
         if offsets:
             self.handler.read_up_to(offsets)
         self.snapshots.tick(self.prompts.read_up_to)
-        outputs = [Output(*sent) for sent in self.handler(nouns)]
+        outputs = [Output(*sent) for sent in self.handler([*self.prompts.news(), *nouns])]
         # What was issued before is committed by now: a call follows the commit of the one before.
         self.drained = life.run_ends and held and not any(output.topic == "requests" for output in outputs)
         self._measure(outputs)

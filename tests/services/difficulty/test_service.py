@@ -1,0 +1,118 @@
+"""The service over the real embedded log: what it refuses, what it says, what a restart takes over."""
+
+import dataclasses
+
+import pytest
+
+from pipeline import config, records, topics
+from pipeline.errors import UserError
+from pipeline.life import Life, Phase
+from pipeline.log.api import read_all
+from pipeline.metrics import Meter
+from pipeline.rundir import RunDir
+from pipeline.serve import Context
+from services.difficulty.service import DifficultyService
+from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, weights_pb2
+
+RUN = config.parse({"run": "t", "max_lag": 0, "learning": {"batch_groups": 2}, "data": {"held_out": 0}})
+
+
+class Place:
+    """A run's log, and services that are started on it one after the other."""
+
+    def __init__(self, folder):
+        self.dir = RunDir.make(folder / "run", RUN)
+        self.log, self.names = self.dir.open_log(), self.dir.names()
+        topics.create(self.log, self.names, local=True)
+        self.services = []
+
+    def write(self, topic, *nouns):
+        writer = self.log.writer("test")
+        with writer.transaction() as transaction:
+            transaction.sends.extend(records.encode(self.names.topic(topic), n.prompt_id, n) for n in nouns)
+        writer.close()
+
+    def start(self):
+        life = Life(phase=Phase.PHASE_RUNNING)
+        meter = Meter("difficulty", "d")
+        service = DifficultyService(Context("difficulty", "d", RUN, self.dir, self.log, self.names, meter, life))
+        self.services.append(service)
+        service.context.stage.open("difficulty")
+        service.restore()
+        return service
+
+    def turn(self, service, *nouns):
+        """One turn of the loop: handle, and commit what came of it."""
+        outputs = service(list(nouns), {})
+        service.context.stage.commit(service.context.stage.encode(outputs), {}, None)
+        return outputs
+
+
+@pytest.fixture
+def place(tmp_path):
+    place = Place(tmp_path)
+    yield place
+    for service in place.services:
+        service.close()
+        service.context.stage.writer.close()
+    place.log.close()
+
+
+def prompt(name, digest=b"one"):
+    return prompt_pb2.Prompt(prompt_id=name, digest=digest, split="train")
+
+
+def verdict(name, right=1.0, version=0):
+    outcome = rollout_pb2.VERDICT_OUTCOME_CORRECT if right else rollout_pb2.VERDICT_OUTCOME_WRONG
+    return rollout_pb2.Verdict(prompt_id=name, accuracy=right, outcome=outcome, purpose=1, max_version=version)
+
+
+def test_an_empty_prompt_set_is_refused(place):
+    with pytest.raises(UserError, match="the prompts topic holds no prompt to train on; accepted: at least one"):
+        place.start()
+
+
+def test_a_prompt_that_is_defined_again_with_another_text_is_a_dead_letter_that_names_it(place):
+    place.write("prompts", prompt("p0"), prompt("p1"))
+    service = place.start()
+    place.turn(service)
+    place.write("prompts", prompt("p1"), prompt("p0", b"two"))
+    letters = [output.noun for output in place.turn(service) if output.topic == "dead-letters"]
+    assert [(letter.topic, letter.key) for letter in letters] == [("prompts", b"p0")]
+    assert "prompt 'p0' is registered with another content" in letters[0].reason
+    assert service.scheduler.prompts["p0"].digest == b"one"
+
+
+def test_when_every_prompt_is_solved_it_says_so_and_still_issues(place):
+    place.write("prompts", prompt("p0"), prompt("p1"))
+    service = place.start()
+    place.turn(service, *[verdict(f"p{n}") for n in (0, 1) for _ in range(40)])
+    status = control_pb2.WorkerStatus()
+    service.status(status)
+    assert status.reason.startswith("every prompt is believed solved or hopeless")
+    assert status.gauges["share_solved"] == 1.0 and status.counters["requests"] == 2
+
+
+def test_a_rollout_of_a_version_whose_manifest_is_on_the_log_counts_and_a_later_one_does_not(place):
+    place.write("prompts", prompt("p0"))
+    service = place.start()
+    place.turn(service)
+    writer = place.log.writer("learning")
+    with writer.transaction() as transaction:
+        manifest = weights_pb2.WeightManifest(policy_id="main", version=3)
+        transaction.sends.append(records.encode(place.names.topic("weights-manifest"), "main", manifest))
+    writer.close()
+    outputs = place.turn(service, verdict("p0", version=3), verdict("p0", version=4))
+    assert [o.noun.reason.split(":")[0] for o in outputs if o.topic == "dead-letters"] == ["version_not_announced"]
+    assert service.scheduler.store.get("p0").visits == 1
+
+
+def test_a_restart_knows_what_the_one_before_it_wrote(place):
+    place.write("prompts", prompt("p0"), prompt("p1"))
+    first = place.start()
+    place.turn(first, verdict("p0"), verdict("p1", 0.0), verdict("p1", 0.5))
+    second = place.start()
+    assert second.scheduler.store.get("p1") == first.scheduler.store.get("p1")
+    held = [records.decode(record) for record in read_all(place.log, place.names.topic("posterior"))]
+    assert max(noun.outcomes for noun in held if isinstance(noun, posterior_pb2.PosteriorState)) == 3
+    assert dataclasses.asdict(second.scheduler.gate) == dataclasses.asdict(first.scheduler.gate)
