@@ -1,4 +1,4 @@
-"""Relearning: train again from the recorded stream of a finished run, under another recipe. Nothing is sampled.
+"""Relearning: train again from the recorded stream of a finished run, or of its archive, under another recipe.
 
     RUN/log     requests, rollouts, verdicts        read, never written
     NEW/        run.json  relearn.json  base/  model/  log.db (steps, outcomes)  summary.json  metrics.jsonl
@@ -71,7 +71,8 @@ def prepare(
     """Make the run directory of a relearn, ready to train. Raises `UserError` for whatever cannot be."""
     if str(source).endswith((".parquet", ".jsonl")):
         raise UserError(
-            f"{str(source)!r} is an export, which holds texts but no tokens and log-probs; accepted: a run directory"
+            f"{str(source)!r} is an export, which holds texts but no tokens and log-probs; accepted: a run directory, "
+            "or a folder that `sluice archive` wrote"
         )
     old, target = RunDir.of(source), Path(new)
     if steps is not None and steps < 1:

@@ -3,6 +3,7 @@
 run.json          the run file in force, complete, canonical
 format.json       which major version of this layout it is
 log.db            the embedded log (when that is the log)
+topics/           the log of an archive, one Parquet file for each topic
 base/             the model before the first step, as a Hugging Face folder
 checkpoints/      states that the learner can return to
 model/            the trained model, as a Hugging Face folder
@@ -21,6 +22,7 @@ from pipeline import config
 from pipeline.claiming import ClaimingLog
 from pipeline.errors import UserError
 from pipeline.log import Log, open_log
+from pipeline.log.archive import ArchiveLog
 from pipeline.topics import Names
 
 MAJOR = 1
@@ -66,7 +68,9 @@ class RunDir:
         return config.parse(json.loads(self.file("run.json").read_text()), where=str(self.file("run.json")))
 
     def open_log(self) -> Log:
-        """The run's log."""
+        """The run's log; of an archive one that is only read."""
+        if self.folder("topics").is_dir():
+            return ArchiveLog(self.folder("topics"))
         address = self.run().log
         inner = open_log(str(self.file("log.db")) if address == "embedded" else address)
         return ClaimingLog(inner, self.claims_url())

@@ -242,7 +242,7 @@ def _checkpoints(standing: Standing, settled: bool) -> Iterator[str]:
         if unread:
             yield (
                 f"every rollout has ended, and the newest checkpoint, of step {newest}, does not know of "
-                f"{len(unread)} requests, from {unread[0].request_id} on: a later one is not on the log"
+                f"{len(unread)} requests, from {min(one.request_id for one in unread)} on: a later one is not on the log"
             )
 
 

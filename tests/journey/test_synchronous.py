@@ -1,7 +1,7 @@
 """The synchronous limit: with `max_lag: 0` and one worker the real run takes the steps of a plain loop.
 
-With AdamW's `beta1` at 0 a checkpoint holds the gradient of its step as the first moment. The plain loop here is written
-from the formula: one rollout at a time, on the policy of the checkpoint before, with no log-probs but its own.
+With AdamW's `beta1` at 0 a checkpoint holds the gradient of its step as the first moment. The plain loop here is
+written from the formula: one rollout at a time, on the policy of the checkpoint before, with no log-probs but its own.
 """
 
 from __future__ import annotations

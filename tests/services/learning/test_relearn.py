@@ -134,3 +134,28 @@ def test_a_run_that_goes_on_and_a_relearn_are_no_source(source, tmp_path):
     writer.close()
     log.close()
     assert "is running; accepted: a finished run" in refused(going.path, tmp_path / "newest")
+
+
+def test_an_archive_gives_the_same_account_and_the_same_weights_as_the_run(source, tmp_path, capsys):
+    folder = tmp_path / "archive"
+    assert cli.main(["archive", str(source.path), str(folder)]) == 0
+    assert relearn.audit_directory(RunDir.of(folder)) == relearn.audit_directory(source)
+    runs = []
+    for name, path in (("a", source.path), ("b", folder)):
+        runs.append(relearn.prepare(path, tmp_path / name, "rloo", steps=2))
+        train(runs[-1])
+    assert same(*runs)
+    assert relearn.origin_of(runs[0]).sha256 == relearn.origin_of(runs[1]).sha256
+    assert relearn.audit_directory(runs[1]).clean
+
+
+def test_an_archive_is_written_once_and_of_a_run_only(source, tmp_path, capsys):
+    folder = tmp_path / "archive"
+    assert cli.main(["archive", str(source.path), str(folder)]) == 0
+    assert cli.main(["archive", str(source.path), str(folder)]) == 2
+    assert "which exists; accepted: a new one" in capsys.readouterr().err
+    assert cli.main(["archive", str(folder), str(tmp_path / "again")]) == 2
+    assert "is an archive already; accepted: a run directory" in capsys.readouterr().err
+    new = relearn.prepare(source.path, tmp_path / "new", "rloo", steps=1)
+    assert cli.main(["archive", str(new.path), str(tmp_path / "third")]) == 2
+    assert "is a relearn, which recorded no stream" in capsys.readouterr().err
