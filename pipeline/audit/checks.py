@@ -240,9 +240,10 @@ def _checkpoints(standing: Standing, settled: bool) -> Iterator[str]:
     if settled:
         unread = [one for one in facts.requests.values() if one.place[1] >= standing.read_past.get(one.place[0], 0)]
         if unread:
+            first = min(one.request_id for one in unread)
             yield (
                 f"every rollout has ended, and the newest checkpoint, of step {newest}, does not know of "
-                f"{len(unread)} requests, from {min(one.request_id for one in unread)} on: a later one is not on the log"
+                f"{len(unread)} requests, from {first} on: a later one is not on the log"
             )
 
 
