@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
     for topic in topics.TOPICS:
         kept = "newest per key" if topic.compacted else "until trimmed" if topic.retention_s is None else _hours(topic)
         row = [topic.name, ", ".join(topic.nouns), topic.key, ", ".join(topic.writers), ", ".join(topic.readers), kept]
-        table.add_row(*row, *([str(held[topic.name])] if held else []))
+        table.add_row(*row, *([str(held.get(topic.name, ""))] if held else []))
     Console().print(table)
     return 0
 
@@ -58,9 +58,11 @@ def _held(path: str) -> dict[str, int]:
     directory = RunDir.of(path)
     log, names = directory.open_log(), directory.names()
     try:
+        there = set(log.topics(f"{names.prefix}.{names.run}."))  # an archive leaves some out
         return {
             topic.name: sum(end - first for first, end in log.bounds(names.topic(topic.name)).values())
             for topic in TOPICS
+            if names.topic(topic.name) in there
         }
     finally:
         log.close()

@@ -126,3 +126,12 @@ def test_commands_that_only_look_work_on_it(finished):
         done = sluice(*command)
         assert done.returncode == 0, done.stderr
     assert sluice("topics", "--acls").stdout.count("write topic sluice.demo.rollouts\n") == 1
+
+
+def test_an_archive_is_looked_at_as_the_run_is(finished, tmp_path):
+    directory, archived = finished[0], tmp_path / "archive"
+    assert sluice("archive", str(directory), str(archived)).returncode == 0
+    assert audit(archived) == audit(directory)
+    for command in (["report"], ["rollouts", "--limit", "3"], ["topics"]):
+        done = sluice(command[0], str(archived), *command[1:])
+        assert done.returncode == 0, done.stderr
