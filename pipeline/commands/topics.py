@@ -23,14 +23,16 @@ def main(args: argparse.Namespace) -> int:
         return _json()
     if args.acls:
         return _acls(topics.Names(args.prefix, args.run))
-    table = Table("topic", "nouns", "key", "written by", "read by", "kept")
-    held = _held(args.dir) if args.dir else {}
-    if held:
-        table.add_column("holds")
+    held = _held(args.dir) if args.dir else None
+    table = Table("topic", "nouns", "key", "kept", *(["written by", "read by"] if held is None else ["holds"]))
     for topic in topics.TOPICS:
         kept = "newest per key" if topic.compacted else "until trimmed" if topic.retention_s is None else _hours(topic)
-        row = [topic.name, ", ".join(topic.nouns), topic.key, ", ".join(topic.writers), ", ".join(topic.readers), kept]
-        table.add_row(*row, *([str(held.get(topic.name, ""))] if held else []))
+        row = [topic.name, ", ".join(topic.nouns), topic.key, kept]
+        if held is None:
+            row += [", ".join(topic.writers), ", ".join(topic.readers)]
+        else:
+            row.append(f"{held[topic.name]:,}" if topic.name in held else "")
+        table.add_row(*row)
     Console().print(table)
     return 0
 
