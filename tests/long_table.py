@@ -1,4 +1,7 @@
-"""The table of the last `make test-long`: `docs/test-long.md`, from pytest's own report of it."""
+"""The table of the last `make test-long`: `docs/test-long.md`, from pytest's own reports of it.
+
+python -m tests.long_table REPORT.xml...      several when it was run in parts
+"""
 
 from __future__ import annotations
 
@@ -39,16 +42,17 @@ def rows(cases: Iterable[ElementTree.Element]) -> dict[str, Row]:
     return dict(sorted(found.items()))
 
 
-def page(report: str) -> str:
-    """The page, from pytest's report in JUnit's form."""
-    found = rows(ElementTree.fromstring(report).iter("testcase"))
+def page(*reports: str) -> str:
+    """The page, from pytest's reports in JUnit's form."""
+    found = rows(case for report in reports for case in ElementTree.fromstring(report).iter("testcase"))
     lines = [[name, r.passed, r.failed, r.skipped, r.seconds, r.longest] for name, r in found.items()]
     header = ["tests", "passed", "failed", "skipped", "seconds", "longest"]
     totals = [sum(line[n] for line in lines) for n in range(1, 5)]  # type: ignore[misc]
     lines.append(["all", *totals, max((row.longest for row in found.values()), default=0.0)])
-    return f"# The last `make test-long`\n\n{machine()}.\n\n{table(header, lines)}\n"
+    parts = f" In {len(reports)} parts." if len(reports) > 1 else ""
+    return f"# The last `make test-long`\n\n{machine()}.{parts}\n\n{table(header, lines)}\n"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(Path(sys.argv[1]).read_text()))
+    PAGE.write_text(page(*(Path(name).read_text() for name in sys.argv[1:])))
     print(PAGE.read_text())

@@ -15,3 +15,8 @@ def test_a_failed_and_a_skipped_test_are_not_counted_as_passed():
     assert "| tests/chaos/test_kills.py | 1 | 1 | 0 | 6.5 | 4 |" in page(REPORT)
     assert "| tests/pipeline/test_x.py | 0 | 0 | 1 | 1 | 1 |" in page(REPORT)
     assert "| all | 1 | 1 | 1 | 7.5 | 4 |" in page(REPORT)
+
+
+def test_a_run_in_parts_says_so_and_adds_up():
+    assert "In 2 parts." in page(REPORT, REPORT) and "| all | 2 | 2 | 2 | 15 | 4 |" in page(REPORT, REPORT)
+    assert "parts" not in page(REPORT)
