@@ -31,10 +31,13 @@ def start(run: config.Run, make_topics: bool, timeout_s: float, say: Say) -> Non
     if run.log == "embedded":
         raise UserError("log is 'embedded', which is this machine's only; accepted: kafka://host:port")
     log, names = _open(run), Names(run.prefix, run.run)
+    deadline = time.monotonic() + timeout_s
     try:
         _topics(log, names, make_topics, timeout_s, say)
-        refuse_another(told(log, names), run)
-        say(f"{register(log, names, run, say)} prompts registered")
+        # A broker may take a while until somebody leads the partitions of a topic that was just made.
+        _until(lambda: refuse_another(told(log, names), run), deadline - time.monotonic(), say)
+        number = _until(lambda: register(log, names, run, say), deadline - time.monotonic(), say)
+        say(f"{number} prompts registered")
         control = control_pb2.Control(
             phase=Phase.PHASE_RUNNING,
             reason="sluice start",

@@ -83,11 +83,33 @@ def require_crc32c() -> None:
         raise UserError("package 'crc32c' is missing; accepted: install 'kafka-python[crc32c]'")
 
 
+class Overheard(logging.Filter):
+    """Why kafka-python's connections failed: of a start that came to nothing it says so only in its log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quiet = False
+        self.last: Exception | None = None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Remember the error in a line; the line itself is kept back where nobody asked for it."""
+        for one in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(one, Exception) and not isinstance(one, kafka_errors.KafkaTimeoutError):
+                self.last = one
+        return not self.quiet
+
+
+OVERHEARD = Overheard()
+
+
 def silence() -> None:
     """Keep kafka-python's log lines back unless somebody asked for them."""
-    logger = logging.getLogger("kafka")
+    logger, connections = logging.getLogger("kafka"), logging.getLogger("kafka.net.manager")
+    connections.addFilter(OVERHEARD)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL + 1)
+        connections.setLevel(logging.WARNING)
+        OVERHEARD.quiet = True
 
 
 @contextmanager
@@ -100,11 +122,22 @@ def answering(bootstrap: str) -> Iterator[None]:
 
 
 def translated(bootstrap: str, error: BaseException) -> LogUnavailable | UserError:
-    """What an error of kafka-python means."""
+    """What an error of kafka-python means; of a start that came to nothing, what its last connection failed with."""
+    if isinstance(error, kafka_errors.KafkaTimeoutError) and "bootstrap" in str(error) and OVERHEARD.last is not None:
+        error = OVERHEARD.last
     name = type(error).__name__
     if isinstance(error, kafka_errors.AuthorizationError | kafka_errors.SaslAuthenticationFailedError):
         return UserError(f"log kafka://{bootstrap} refuses this user: {name} {_first_line(error)}")
-    return LogUnavailable(f"log kafka://{bootstrap} does not answer: {name} {_first_line(error)}")
+    return LogUnavailable(f"log kafka://{bootstrap} does not answer: {name} {_first_line(error)}{_hung_up(error)}")
+
+
+def _hung_up(error: BaseException, environment: Mapping[str, str] = os.environ) -> str:
+    """Over TLS a broker's refusal of a password is lost with the connection: kafka-python sees only that it ended."""
+    mechanism = environment.get("SLUICE_KAFKA_SASL_MECHANISM")
+    if not mechanism or "disconnected" not in str(error):
+        return ""
+    user = environment.get("SLUICE_KAFKA_SASL_USERNAME", "")
+    return f"; it hung up while {user!r} signed in by {mechanism}: are user and password right?"
 
 
 def _first_line(error: BaseException, longest: int = 160) -> str:

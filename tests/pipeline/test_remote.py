@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline import config, remote
-from pipeline.errors import NotReady, UserError
+from pipeline.errors import LogUnavailable, NotReady, UserError
 from pipeline.log import open_log
 from pipeline.rundir import RunDir
 from pipeline.topics import TOPICS, Names
@@ -53,6 +53,21 @@ def test_another_run_of_the_same_name_is_refused_before_anything_is_written(shar
 def test_topics_that_somebody_else_makes_are_waited_for_by_name(shared):
     with pytest.raises(NotReady, match="topics prompts, requests"):
         start(a_run(), make_topics=False)
+
+
+def test_a_topic_that_nobody_leads_yet_is_waited_for(shared, monkeypatch):
+    told, failures = remote.told, [LogUnavailable("log kafka://k:1 does not answer: NotLeaderForPartitionError")]
+
+    def slow(log, names):
+        if failures:
+            raise failures.pop()
+        return told(log, names)
+
+    monkeypatch.setattr(remote, "told", slow)
+    monkeypatch.setattr(remote, "POLL_S", 0.01)
+    said: list[str] = []
+    remote.start(a_run(), True, timeout_s=20.0, say=said.append)
+    assert said[0].startswith("waiting: log kafka://k:1 does not answer") and "run far may begin" in said[-1]
 
 
 def test_a_log_on_one_machine_is_refused():
