@@ -13,7 +13,18 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 DOCS = Path(__file__).parents[2] / "docs" / "bench"
-NAMES = ("stage", "overhead", "verification", "learns", "asynchronous", "difficulty", "samplers", "mixed", "advantages")
+NAMES = (
+    "stage",
+    "overhead",
+    "verification",
+    "learns",
+    "asynchronous",
+    "difficulty",
+    "samplers",
+    "mixed",
+    "advantages",
+    "observing",
+)
 
 
 def main() -> int:

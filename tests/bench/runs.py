@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from pipeline.rundir import RunDir
 ROOT = Path(__file__).parents[2]
 SPELL = ROOT / "pipeline" / "jobs" / "spell.yaml"
 RUN_S = 1800.0
+Beside = Callable[[Path], AbstractContextManager[None]]
 
 
 @contextmanager
-def ran(file: Path = SPELL, **sets: Any) -> Iterator[tuple[dict[str, Any], RunDir]]:
-    """(summary, directory) of a run with these fields (dots as double underscores); the directory goes afterwards."""
-    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder:
+def ran(file: Path = SPELL, beside: Beside = nullcontext, **sets: Any) -> Iterator[tuple[dict[str, Any], RunDir]]:
+    """(summary, directory) of a run with these fields (dots as double underscores); the directory goes afterwards.
+
+    `beside` is entered with the run's directory, before the run makes it.
+    """
+    with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder, beside(Path(folder, "run")):
         command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "run", str(file), "--plain"]
         command += ["--dir", f"{folder}/run"]
         for name, value in sets.items():
@@ -34,9 +38,9 @@ def ran(file: Path = SPELL, **sets: Any) -> Iterator[tuple[dict[str, Any], RunDi
         yield summary, RunDir.of(Path(folder, "run"))
 
 
-def run(file: Path = SPELL, **sets: Any) -> dict[str, Any]:
+def run(file: Path = SPELL, beside: Beside = nullcontext, **sets: Any) -> dict[str, Any]:
     """The summary of a run with these fields."""
-    with ran(file, **sets) as (summary, _):
+    with ran(file, beside, **sets) as (summary, _):
         return summary
 
 
