@@ -2,6 +2,7 @@
 # What the four Dockerfiles do, each step once; the root of the repository is copied beside it.
 #
 #   image.sh python             Debian 12 as a base holds no Python: its own is added
+#   image.sh compiler           a C compiler, for a package that has no wheel
 #   image.sh torch INDEX        torch and what it needs into /opt/torch; INDEX empty: PyPI, whose Linux build is CUDA's
 #   image.sh sluice EXTRAS      Sluice with these extras into /opt/sluice, on top of /opt/torch where that is
 set -eu
@@ -11,6 +12,13 @@ python)
     python3 -c 'import ensurepip' 2>/dev/null && exit
     apt-get update
     apt-get install --yes --no-install-recommends python3 python3-venv
+    rm -rf /var/lib/apt/lists/*
+    ;;
+compiler)
+    # Of the build alone: PyPI has pycosat, which reasoning-gym asks for, as source only.
+    apt-get update
+    apt-get install --yes --no-install-recommends gcc libc6-dev
+    case $(command -v python3) in /usr/bin/*) apt-get install --yes --no-install-recommends python3-dev ;; esac
     rm -rf /var/lib/apt/lists/*
     ;;
 torch)
@@ -27,7 +35,7 @@ sluice)
     /opt/sluice/bin/pip uninstall --quiet --yes pip
     ;;
 *)
-    echo "image.sh: step is '$1'; accepted: python, torch, sluice" >&2
+    echo "image.sh: step is '$1'; accepted: python, compiler, torch, sluice" >&2
     exit 2
     ;;
 esac
