@@ -7,7 +7,7 @@ as many rollouts; every rollout that was generated counts, the filtered ones and
 
     reached    rollouts until the held-out accuracy, as the mean of three evaluations, first comes to the goal: what
                uniform has gained over its start by its end, nine tenths of it, on the same seed
-    share      that, divided by uniform's on the same seed; "never" counts as all that was sampled
+    share      that, divided by uniform's on the same seed; inf where it never came there
 
 SEEDS=0-4 WAYS=uniform,vade_thompson,uniform+knapsack make bench
     which seeds (default 0-2), and which ways: SAMPLER, SAMPLER+BUDGET, or `filter`; `all` is every sampler and budget
@@ -16,8 +16,10 @@ SEEDS=0-4 WAYS=uniform,vade_thompson,uniform+knapsack make bench
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -83,12 +85,13 @@ def main() -> str:
     with tempfile.TemporaryDirectory(prefix="sluice-mixed-") as folder:
         jobs = {seed: _job(Path(folder), seed) for seed in seeds}
         found = {way: {seed: _curve(jobs[seed], way, seed) for seed in seeds} for way in ways}
-    rows = sorted((_row(way, found, seeds) for way in ways), key=lambda row: row[-1])
-    header = ["way", "groups with signal", "accuracy at the end", "rollouts to the goal", "share of uniform's"]
+    measured = {way: _row(way, found, seeds) for way in ways}
+    header = ["way", "groups with signal", "accuracy before", "after", "rollouts to the goal", "share of uniform's"]
     if "filter" in ways:
-        base = next(row[-1] for row in rows if row[0] == "filter")
-        rows = [[*row, row[-1] / base] for row in rows]
         header.append("share of the filter's")
+        base = measured["filter"][-1]
+        measured = {way: [*row, row[-1] / base] for way, row in measured.items()}
+    rows = sorted(measured.values(), key=lambda row: row[5])
     asked = f"{TRAIN} problems, {HELD_OUT} held out, {ROLLOUTS:,} rollouts a run"
     said = f"{asked}, seeds {list(seeds)}; medians. {machine()}."
     return "\n\n".join(
@@ -99,11 +102,10 @@ def main() -> str:
 
 def _verdict(rows: list[list[Any]]) -> str:
     best = rows[0]
-    shares = dict(zip(TARGET, best[4:], strict=False))
     return "; ".join(
         f"{best[0]} needs {share:.2f} of {name}'s rollouts, wanted at most {TARGET[name]}: "
         f"{'reached' if share <= TARGET[name] else 'missed'}"
-        for name, share in shares.items()
+        for name, share in zip(TARGET, best[5:], strict=False)
     )
 
 
@@ -177,7 +179,9 @@ def _curve(job: Path, way: str, seed: int) -> Curve:
     evaluate = {"every": every, "prompts": HELD_OUT, "prompts_during": HELD_OUT, "samples": 2}
     sets = {"seed": seed, "recipe": recipe, "difficulty": difficulty, "learning__steps": steps, "evaluate": evaluate}
     with ran(job, **sets) as (_, directory):
-        return curve_of(directory)
+        found = curve_of(directory)
+    print(way, seed, found, file=sys.stderr, flush=True)
+    return found
 
 
 def curve_of(directory: RunDir) -> Curve:
@@ -207,12 +211,13 @@ def curve_of(directory: RunDir) -> Curve:
 def _row(way: str, found: dict[str, dict[int, Curve]], seeds: Sequence[int]) -> list[Any]:
     curves = [found[way][seed] for seed in seeds]
     uniform = [found["uniform"][seed] for seed in seeds]
-    spent = [c.reached(u.goal) or c.points[-1][0] for c, u in zip(curves, uniform, strict=True)]
+    spent = [c.reached(u.goal) or math.inf for c, u in zip(curves, uniform, strict=True)]
     shares = [each / (u.reached(u.goal) or 1) for each, u in zip(spent, uniform, strict=True)]
     never = sum(c.reached(u.goal) is None for c, u in zip(curves, uniform, strict=True))
     return [
         f"{way} (never on {never} of {len(seeds)} seeds)" if never else way,
         median(curve.informative for curve in curves),
+        median(curve.points[0][1] for curve in curves),
         median(curve.smoothed()[-1][1] for curve in curves),
         median(spent),
         median(shares),
