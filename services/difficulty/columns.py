@@ -65,6 +65,14 @@ class Columns:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
+    def take(self, rows_P: np.ndarray) -> np.ndarray:
+        """A copy of these rows, its fields by name: to be changed and put back."""
+        return self.words_PW.take(rows_P, axis=0).view(self._row)[:, 0]
+
+    def put(self, rows_P: np.ndarray, taken: np.ndarray) -> None:
+        """Put back what was taken."""
+        self.words_PW[rows_P] = taken.view(np.uint64).reshape(len(rows_P), -1)
+
     def grow(self, size: int) -> None:
         """Have `size` rows; new ones hold their column's fill."""
         room = len(self.words_PW)

@@ -126,8 +126,8 @@ class Store:
             return told.reasons
         rows_N = self._rows(told.prompt_ids)
         self.observe(rows_N, told.accuracy_N, np.maximum(self.version - told.lowest_N, 0), told.highest_N)
-        for place, verdict in enumerate(verdicts):
-            for reward in verdict.rewards:
+        for place in [place for place, verdict in enumerate(verdicts) if verdict.rewards]:
+            for reward in verdicts[place].rewards:
                 if reward.name == DIVERSITY:
                     self.columns["diversity"][rows_N[place]] = reward.value
         return told.reasons
@@ -138,43 +138,37 @@ class Store:
         self.outcomes += len(rows_N)
         if self.step > self.checkpoint_step:
             self._write_down(rows_N, accuracy_N, lag_N)
-        columns, step = self.columns, self.step
         for pick in _rounds(rows_N):
             rows, accuracy = rows_N[pick], accuracy_N[pick]
-            decayed, steps = columns["decayed"][rows], np.full(len(rows), step)
-            columns["values"][rows] = self.estimate.observe(
-                columns["values"][rows], decayed, accuracy, lag_N[pick], steps
-            )
-            columns["decayed"][rows] = np.maximum(decayed, steps)
-            columns["last_version"][rows] = np.maximum(columns["last_version"][rows], version_N[pick])
-            recent = columns["recent"][rows]
-            recent[:, :-1] = recent[:, 1:]
-            recent[:, -1] = accuracy
-            columns["recent"][rows] = recent
-            self._turn(rows, accuracy)
-            columns["visits"][rows] += 1
+            taken = self.columns.take(rows)
+            decayed, steps = taken["decayed"], np.full(len(rows), self.step)
+            taken["values"] = self.estimate.observe(taken["values"], decayed, accuracy, lag_N[pick], steps)
+            taken["decayed"] = np.maximum(decayed, steps)
+            taken["last_version"] = np.maximum(taken["last_version"], version_N[pick])
+            taken["recent"][:, :-1] = taken["recent"][:, 1:]
+            taken["recent"][:, -1] = accuracy
+            self._turn(taken, accuracy)
+            taken["visits"] += 1
+            self.columns.put(rows, taken)
 
-    def _turn(self, rows: np.ndarray, accuracy: np.ndarray) -> None:
+    def _turn(self, taken: np.ndarray, accuracy: np.ndarray) -> None:
         """Outcomes that arrive at one step are one turn; a turn that is over goes into mean and squares."""
-        columns, step = self.columns, self.step
-        last, count, total = (columns[name][rows] for name in ("last_step", "turn_outcomes", "turn_sum"))
-        new = (count == 0) | (last != step)
+        last, count, total = (taken[name] for name in ("last_step", "turn_outcomes", "turn_sum"))
+        new = (count == 0) | (last != self.step)
         over = new & (count > 0)
         if over.any():
-            ended = rows[over]
             mean = total[over] / count[over]
-            turns = columns["turns"][ended] + 1
-            away = mean - columns["turn_mean"][ended]
-            columns["turns"][ended] = turns
-            columns["turn_mean"][ended] += away / turns
-            columns["turn_squares"][ended] += away * (mean - columns["turn_mean"][ended])
+            turns = taken["turns"][over] + 1
+            away = mean - taken["turn_mean"][over]
+            taken["turns"][over] = turns
+            taken["turn_mean"][over] += away / turns
+            taken["turn_squares"][over] += away * (mean - taken["turn_mean"][over])
         if new.any():
-            begun = rows[new]
-            kept = powers(TALLY_KEPT, np.maximum(step - last[new], 0))
-            columns["tally"][begun] = columns["tally"][begun] * kept + 1.0
-        columns["turn_sum"][rows] = np.where(new, accuracy, total + accuracy)
-        columns["turn_outcomes"][rows] = np.where(new, 1, count + 1)
-        columns["last_step"][rows] = step
+            kept = powers(TALLY_KEPT, np.maximum(self.step - last[new], 0))
+            taken["tally"][new] = taken["tally"][new] * kept + 1.0
+        taken["turn_sum"] = np.where(new, accuracy, total + accuracy)
+        taken["turn_outcomes"] = np.where(new, 1, count + 1)
+        taken["last_step"] = self.step
 
     def apply_step(self, step: training_pb2.TrainStep) -> None:
         """Apply an optimiser step: the movements it measured, and what its newest checkpoint settles."""
@@ -201,7 +195,11 @@ class Store:
     # What may be taken back.
 
     def _touch(self, rows_N: np.ndarray) -> None:
-        for row in self.columns.touch(rows_N).tolist():
+        fresh = self.columns.touch(rows_N).tolist()
+        if not self.journals:
+            self._journals_before.update(dict.fromkeys(fresh))
+            return
+        for row in fresh:
             known = self.journals.get(row)
             self._journals_before[row] = (known, len(known.changes)) if known else None
 

@@ -8,8 +8,9 @@ each prompt 2.6 times on the average. The filter of DAPO throws groups without s
 is full: what it throws away counts as spent.
 
 Shown: share of informative groups, accuracy on 1,000 fixed held-out problems of the same difficulties after an equal
-number of rollouts, and the rollouts to the accuracy that uniform ends with, as a share of uniform's (inf: on some seed it
-never came there). The best is chosen on five seeds and confirmed on five others. A simulation says which parts use rollouts well, not what a model gains.
+number of rollouts, and the rollouts to the accuracy that uniform ends with, as a share of uniform's (inf: on some seed
+it never came there). The best is chosen on five seeds and confirmed on five others. A simulation says which parts use
+rollouts well, not what a model gains.
 """
 
 from __future__ import annotations
