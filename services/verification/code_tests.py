@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from services.verification import plain
 from services.verification.sandbox import Limits, Ran
 from services.verification.sandbox.desk import Keeper
-from services.verification.sandbox.jail import Running
+from services.verification.sandbox.running import Running
 from services.verification.sandbox.wire import NotPlain, pack, unpack
 from services.verification.spec import settings
 from sluice.v1 import prompt_pb2
@@ -181,8 +181,11 @@ def _opened(running: Running) -> Result | None:
         return _fault(ran) or Result(False, "wrong", "it ended before it could be called", ran.cpu_s)
     if "ready" in said:
         return None
+    if "syntax" not in said:
+        running.stop("violation")
+        return Result(False, "violation", "channel: it answered before it was asked")
     running.finish()
-    return Result(False, "syntax", str(said.get("syntax"))[:NOTE_CHARS])
+    return Result(False, "syntax", str(said["syntax"])[:NOTE_CHARS])
 
 
 def _session(running: Running, tests: Tests, done: int) -> list[Result]:

@@ -29,8 +29,7 @@ from pipeline.knobs import check, knob
 from services.verification import code_tests
 from services.verification.code_tests import Result
 from services.verification.finding import Finding, correct, infra_error, partial, timeout, unparsable, violation, wrong
-from services.verification.sandbox import Limits, desk, walls
-from services.verification.sandbox.jail import JailLost
+from services.verification.sandbox import JailLost, Limits, desk, walls
 from sluice.v1 import prompt_pb2
 
 _FENCE = re.compile(r"```(?:python|py|python3|Python)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL)

@@ -10,10 +10,11 @@ holds no expected output, and its exit code is never a pass.
 
 - `walls.py`: which walls this machine can put up; code is refused, with the reason and the cure, where one is missing
 - `seccomp.py`: the system-call filter; `wire.py`: frames and plain data
-- `zygote.py`, `bodies.py`: the inside; `jail.py`: the outside; `limits.py`: what a job may use, and how it ended
+- `zygote.py`, `bodies.py`: the inside; `launch.py`, `jail.py`, `running.py`: the outside; `limits.py`: what a job may
+  use, and how it ended
 - `desk.py`: jails kept for the next job
 """
 
-from services.verification.sandbox.limits import Limits, Ran
+from services.verification.sandbox.limits import JailLost, Limits, Ran
 
-__all__ = ["Limits", "Ran"]
+__all__ = ["JailLost", "Limits", "Ran"]

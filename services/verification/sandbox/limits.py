@@ -1,4 +1,4 @@
-"""What a job may use, and how it ended."""
+"""What a job may use, how it ended, and the failure that is not the job's."""
 
 from __future__ import annotations
 
@@ -34,3 +34,7 @@ class Ran:
     left: int
     stdout: bytes
     stderr: bytes
+
+
+class JailLost(Exception):
+    """The jail does not start, or does not answer: our failure, never the program's."""

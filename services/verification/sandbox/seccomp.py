@@ -14,105 +14,26 @@ import platform
 import struct
 
 EPERM, ENOSYS = 1, 38
-_NAMES = [
-    "ptrace",
-    "process_vm_readv",
-    "process_vm_writev",
-    "keyctl",
-    "add_key",
-    "request_key",
-    "bpf",
-    "perf_event_open",
-    "userfaultfd",
-    "unshare",
-    "setns",
-    "mount",
-    "umount2",
-    "pivot_root",
-    "chroot",
-    "kcmp",
-    "init_module",
-    "finit_module",
-    "delete_module",
-    "kexec_load",
-    "kexec_file_load",
-    "reboot",
-    "swapon",
-    "swapoff",
-    "shmget",
-    "shmat",
-    "shmctl",
-    "semget",
-    "semop",
-    "semctl",
-    "semtimedop",
-    "msgget",
-    "msgsnd",
-    "msgrcv",
-    "msgctl",
-    "mq_open",
-    "setpriority",
-    "sched_setscheduler",
-    "sched_setparam",
-    "sched_setaffinity",
-    "sched_setattr",
-    "ioprio_set",
-    "migrate_pages",
-    "move_pages",
-    "name_to_handle_at",
-    "open_by_handle_at",
-    "quotactl",
-    "acct",
-    "settimeofday",
-    "adjtimex",
-    "clock_settime",
-    "clock_adjtime",
-    "syslog",
-    "personality",
-    "fanotify_init",
-    "mbind",
-    "set_mempolicy",
-    "get_mempolicy",
-    "sethostname",
-    "setdomainname",
-    "clone",
-    "ioctl",
-    "prlimit64",
-    "socket",
-]
-_X86_64 = [101, 310, 311, 250, 248, 249, 321, 298, 323, 272, 308, 165, 166, 155, 161, 312, 175, 313, 176, 246, 320, 169]
-_X86_64 += [167, 168, 29, 30, 31, 64, 65, 66, 220, 68, 69, 70, 71, 240, 141, 144, 142, 203, 314, 251, 256, 279, 303]
-_X86_64 += [304, 179, 163, 164, 159, 227, 305, 103, 135, 300, 237, 238, 239, 170, 171, 56, 16, 302, 41]
-_AARCH64 = [117, 270, 271, 219, 217, 218, 280, 241, 282, 97, 268, 40, 39, 41, 51, 272, 105, 273, 106, 104, 294, 142]
-_AARCH64 += [
-    224,
-    225,
-    194,
-    196,
-    195,
-    190,
-    193,
-    191,
-    192,
-    186,
-    189,
-    188,
-    187,
-    180,
-    140,
-    119,
-    118,
-    122,
-    274,
-    30,
-    238,
-    239,
-]
-_AARCH64 += [264, 265, 60, 89, 170, 171, 112, 266, 116, 92, 262, 235, 237, 236, 161, 162, 220, 29, 261, 198]
-_NEW = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428, "move_mount": 429}
-_NEW |= {"fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "pidfd_open": 434, "clone3": 435}
-_NEW |= {"pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "memfd_secret": 447}
-_ARCHITECTURES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
+_CALLS = """
+ptrace 101 117, process_vm_readv 310 270, process_vm_writev 311 271, keyctl 250 219, add_key 248 217,
+request_key 249 218, bpf 321 280, perf_event_open 298 241, userfaultfd 323 282, unshare 272 97, setns 308 268,
+mount 165 40, umount2 166 39, pivot_root 155 41, chroot 161 51, kcmp 312 272, init_module 175 105,
+finit_module 313 273, delete_module 176 106, kexec_load 246 104, kexec_file_load 320 294, reboot 169 142,
+swapon 167 224, swapoff 168 225, shmget 29 194, shmat 30 196, shmctl 31 195, semget 64 190, semop 65 193,
+semctl 66 191, semtimedop 220 192, msgget 68 186, msgsnd 69 189, msgrcv 70 188, msgctl 71 187, mq_open 240 180,
+setpriority 141 140, sched_setscheduler 144 119, sched_setparam 142 118, sched_setaffinity 203 122,
+sched_setattr 314 274, ioprio_set 251 30, migrate_pages 256 238, move_pages 279 239, name_to_handle_at 303 264,
+open_by_handle_at 304 265, quotactl 179 60, acct 163 89, settimeofday 164 170, adjtimex 159 171,
+clock_settime 227 112, clock_adjtime 305 266, syslog 103 116, personality 135 92, fanotify_init 300 262,
+mbind 237 235, set_mempolicy 238 237, get_mempolicy 239 236, sethostname 170 161, setdomainname 171 162,
+clone 56 220, ioctl 16 29, prlimit64 302 261, socket 41 198, io_uring_setup 425 425, io_uring_enter 426 426,
+io_uring_register 427 427, open_tree 428 428, move_mount 429 429, fsopen 430 430, fsconfig 431 431,
+fsmount 432 432, fspick 433 433, pidfd_open 434 434, clone3 435 435, pidfd_getfd 438 438,
+process_madvise 440 440, mount_setattr 442 442, memfd_secret 447 447
+"""
+"""Each call that is refused or looked at: its name, and its number on x86_64 and on aarch64."""
+_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_COLUMNS = tuple(_ARCHITECTURES)
 
 _LOAD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -138,13 +59,14 @@ def numbers(machine: str = platform.machine()) -> dict[str, int]:
     >>> numbers("x86_64")["ptrace"], numbers("aarch64")["ptrace"]
     (101, 117)
     """
-    return dict(zip(_NAMES, _ARCHITECTURES[machine][1], strict=True)) | _NEW
+    rows = (row.split() for row in _CALLS.split(","))
+    return {name: int(columns[_COLUMNS.index(machine)]) for name, *columns in rows}
 
 
 def program(machine: str = platform.machine()) -> bytes:
     """The filter as classic BPF, for bubblewrap's `--seccomp`."""
     number = numbers(machine)
-    code = [_op(_LOAD, _ARCH), _op(_JEQ, _ARCHITECTURES[machine][0], 1, 0), _op(_RET, _KILL), _op(_LOAD, _NR)]
+    code = [_op(_LOAD, _ARCH), _op(_JEQ, _ARCHITECTURES[machine], 1, 0), _op(_RET, _KILL), _op(_LOAD, _NR)]
     if machine == "x86_64":
         code += [_op(_JGE, 0x40000000, 0, 1), _refuse(EPERM)]
     for name, value in sorted(number.items()):

@@ -106,7 +106,8 @@ def _interpreter() -> Wall:
 
 
 def _trial() -> str:
-    from services.verification.sandbox.jail import Jail, JailLost
+    from services.verification.sandbox.jail import Jail
+    from services.verification.sandbox.limits import JailLost
 
     try:
         jail = Jail(warm=False)

@@ -1,24 +1,43 @@
-"""Hostile programs, each with what must come of it. All are run as a program with one test: input "7", output "7".
+"""Hostile programs, each with what must come of it.
 
-`outcomes`: which verdicts are right. None may be CORRECT unless the program gives the right output by itself; what a
-program tries on the way must fail inside, and `says` is then in its output.
+`outcomes`: which verdicts are right. None may be CORRECT unless the program gives the right output by itself: then what
+it tried on the way had to fail inside, and it says BREACH if it did not.
+
+`ASKED` are the cases that real systems were fooled or felled by; the others were thought of here.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 FAILED = frozenset({"WRONG", "TIMEOUT", "VIOLATION"})
 HARMLESS = frozenset({"CORRECT"})
 
+ECHO = json.dumps({"tests": [{"input": "7\n", "output": "7"}]})
+"""A program with one test: what it reads it has to write."""
+CALLED = json.dumps({"entry": "f", "tests": [{"args": [n], "expected": 2 * n} for n in (2, 3, 2)]})
+"""A function `f` that has to double its argument, asked for 2 a second time."""
+IN_PYTHON = """
+import unittest
+def check(candidate):
+    case = unittest.TestCase()
+    case.assertEqual(candidate(2), 4)
+    case.assertEqual(len(candidate([1])), 2)
+    case.assertEqual(abs(candidate(-3)), 6)
+"""
+GRADED = json.dumps({"entry": "f", "python": IN_PYTHON})
+"""The same, by tests in Python, as HumanEval has them."""
+
 
 @dataclass(frozen=True)
 class Hostile:
-    """One program. With `HARMLESS` it ends by printing its input: what it tried before had no effect."""
+    """One program and its tests. With `HARMLESS` it gives the right output: what it tried before had no effect."""
 
     name: str
     source: str
     outcomes: frozenset[str]
+    tests: str = ECHO
 
     @property
     def waits(self) -> bool:
@@ -97,6 +116,9 @@ MEMORY = [
     fails("a full /dev/shm", "n = 0\nwhile True:\n  n += 1\n  open(f'/dev/shm/{n}', 'wb').write(bytes(4*10**6))"),
     fails("a sparse file", "f = open('/tmp/x', 'wb')\nf.truncate(10**12)"),
     fails("no descriptor left", "import os\nwhile True: os.dup(0)", "WRONG"),
+    refused(
+        "memory locked at its mapping", "import mmap\nmmap.mmap(-1, 10**8, flags=mmap.MAP_PRIVATE | 0x20 | 0x2000)"
+    ),
     refused(
         "locked memory",
         "import mmap\nm = mmap.mmap(-1, 10**8)\nif c.mlock(ctypes.c_void_p(ctypes.addressof("
@@ -230,4 +252,91 @@ GRADER = [
         "WRONG",
     ),
 ]
-ALL = TIME + MEMORY + PROCESSES + OUTPUT + FILES + KERNEL + NETWORK + GRADER
+
+
+def cheats(name: str, source: str, tests: str = GRADED, *outcomes: str) -> Hostile:
+    """A function `f` that is wrong, and wants to be taken for right."""
+    return Hostile(name, source, frozenset(outcomes or ("WRONG", "PARTIAL")), tests)
+
+
+ZERO = "def f(x): return 0"
+TESTS = [
+    cheats(
+        "a planted conftest.py and pytest plugin",
+        "hook = 'import pytest\\n@pytest.hookimpl(hookwrapper=True)\\ndef pytest_runtest_makereport(item, call):\\n'\n"
+        "hook += '  out = yield\\n  out.get_result().outcome = \"passed\"\\n'\n"
+        f"for n in ('conftest.py', 'pytest.py', 'pytest.ini'): open('/tmp/' + n, 'w').write(hook)\n{ZERO}",
+    ),
+    cheats(
+        "pytest's TestReport replaced",
+        "import sys, types\nr = types.ModuleType('_pytest.reports')\n"
+        "r.TestReport = type('TestReport', (), {'from_item_and_call': lambda *a: True, 'passed': True})\n"
+        f"sys.modules['_pytest'] = sys.modules['_pytest.reports'] = sys.modules['pytest'] = r\n{ZERO}",
+    ),
+    cheats(
+        "unittest's assertEqual replaced",
+        f"import unittest\nunittest.TestCase.assertEqual = lambda *a: None\n{ZERO}",
+    ),
+    cheats(
+        "len and abs replaced",
+        "import builtins\nbuiltins.len = lambda x: 2\nbuiltins.abs = lambda x: 6\ndef f(x): return 4 if x == 2 else x",
+        GRADED,
+        *FAILED,
+    ),
+    cheats(
+        "the test file overwritten",
+        "import os\nfor d, _, names in os.walk('/tmp'):\n"
+        "  for n in names: open(os.path.join(d, n), 'w').write('def check(c): pass')\n"
+        f"open('/tmp/tests.py', 'w').write('def check(c): pass')\n{ZERO}",
+    ),
+    cheats(
+        "tests known by their stack, arguments or environment",
+        "import sys, os\ndef f(x):\n  g, seen = sys._getframe(), str(sys.argv) + str(os.environ) + str(sys.modules)\n"
+        "  while g: seen += g.f_code.co_name; g = g.f_back\n"
+        "  return 2 * x if any(w in seen for w in ('check', 'unittest', 'pytest')) else 0",
+    ),
+    cheats("an object equal to everything", "class A:\n  def __eq__(s, o): return True\ndef f(x): return A()"),
+    cheats("a number that changes", "class A(int):\n  def __eq__(s, o): return True\ndef f(x): return A(1)", CALLED),
+    cheats("seen cases by heart", "def f(x): return {2: 4}.get(x)"),
+    cheats(
+        "right once, then not",
+        "seen = []\ndef f(x):\n  seen.append(x)\n  return 2 * x if seen.count(x) == 1 else 0",
+        CALLED,
+    ),
+    cheats(
+        "an answer to a question not yet asked",
+        "import os\nos.write(3, b'\\0\\0\\0\\x0c{\"value\": 4}')\n" + ZERO,
+        CALLED,
+        *FAILED,
+    ),
+    cheats(
+        "its own frames on the channel",
+        "import os\ndef f(x): os.write(3, b'\\xff' * 64); return 2 * x",
+        CALLED,
+        *FAILED,
+    ),
+    cheats("exit in the middle of a call", "import os\ndef f(x): os._exit(0)"),
+    cheats("exit in a destructor", "import os\nclass A:\n  def __del__(s): os._exit(0)\na = A()\n" + ZERO, CALLED),
+    cheats("a list that holds itself", "def f(x):\n  a = []; a.append(a); return a", CALLED),
+    cheats("a function that never returns", "def f(x):\n  while True: pass", CALLED, "TIMEOUT"),
+    cheats("a value of a gigabyte", "def f(x): return 'x' * 10**9", CALLED, *FAILED),
+]
+ALL = TIME + MEMORY + PROCESSES + OUTPUT + FILES + KERNEL + NETWORK + GRADER + TESTS
+
+ASKED = (
+    *("an endless loop", "sleep forever", "all signals ignored, then a loop", "64 busy threads", "a tower of powers"),
+    *("a number as text", "catastrophic backtracking", "a bytearray loop", "decompression", "one huge text"),
+    *("a full /tmp", "no descriptor left", "memory locked at its mapping", "a million tiny files", "a fork bomb"),
+    *("a thread bomb", "a daemon by double fork", "kill everything", "setsid and no hangup"),
+    *("exec over itself in a loop", "endless stdout", "endless stderr", "a line of a gigabyte", "a forged verdict"),
+    *("read /etc/passwd", "read /root", "write /usr", "the environment of process 1", "core_pattern", "sysrq"),
+    *("a way out by symlink", "a way out by ..", "its own source overwritten", "the test file overwritten"),
+    *("the import path hijacked", "ptrace of process 1", "unshare", "a namespace by clone", "keyctl", "io_uring"),
+    *("a service of the host", "an abstract socket of the host", "the metadata address", "a name by DNS"),
+    *("sys.exit(0) before anything", "os._exit(0) before anything", "exit code 0 at exit", "exit in a destructor"),
+    *("a planted conftest.py and pytest plugin", "pytest's TestReport replaced", "unittest's assertEqual replaced"),
+    *("print replaced", "len and abs replaced", "seen cases by heart", "right once, then not"),
+    *("tests known by their stack, arguments or environment", "secrets in arguments and environment"),
+    *("secrets in the frames above", "an object equal to everything"),
+)
+"""By name: the list that was asked for, in its order."""

@@ -6,9 +6,9 @@ import time
 import psutil
 import pytest
 
-from services.verification.sandbox import Limits, walls
+from services.verification.sandbox import JailLost, Limits, walls
 from services.verification.sandbox.desk import Keeper
-from services.verification.sandbox.jail import Jail, JailLost
+from services.verification.sandbox.jail import Jail
 from services.verification.sandbox.wire import pack, unpack
 
 pytestmark = pytest.mark.sandbox
