@@ -59,7 +59,7 @@ class Remembered:
         if not found.lasting or self._size < 1:
             return
         with self._lock:
-            self._found[key] = found.took(0.0)
+            self._found[key] = found.remembered()
             self._found.move_to_end(key)
             while len(self._found) > self._size:
                 self._found.popitem(last=False)

@@ -30,8 +30,8 @@ class Finding:
     """What is true of one answer.
 
     `accuracy` in [0, 1], 1 exactly when `outcome` is CORRECT. `rewards` are raw (name, value) pairs. `tests` has one
-    flag per test. `reason` is one of a bounded set. `cpu_s` is the candidate's CPU time, `wall_s` how long the check
-    took, both in seconds.
+    flag per test. `reason` is one of a bounded set. `cpu_s` is the candidate's CPU time, or the check's own
+    where no candidate runs, `wall_s` how long the check took, both in seconds.
     """
 
     outcome: int
@@ -79,9 +79,13 @@ class Finding:
         """The same, with a flag per test, raw rewards, and the CPU time that the candidate took, seconds."""
         return replace(self, tests=tests, rewards=rewards, cpu_s=cpu_s)
 
-    def took(self, wall_s: float) -> Finding:
-        """The same, with how long it took."""
-        return replace(self, wall_s=wall_s)
+    def took(self, wall_s: float, cpu_s: float = 0.0) -> Finding:
+        """The same, with how long it took; and with this CPU time, where it has none of its own."""
+        return replace(self, wall_s=wall_s, cpu_s=self.cpu_s or cpu_s)
+
+    def remembered(self) -> Finding:
+        """The same, as it is when it is known already: it took nothing."""
+        return replace(self, wall_s=0.0, cpu_s=0.0)
 
 
 def encode(findings: list[Finding]) -> bytes:

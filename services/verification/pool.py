@@ -50,7 +50,7 @@ class _Task:
 class Pool:
     """Worker processes, as many as cores but at least 2. `memory_mb`: by how much each may grow. Thread-safe."""
 
-    def __init__(self, workers: int = 0, memory_mb: int = 1024) -> None:
+    def __init__(self, workers: int = 0, memory_mb: int = 512) -> None:
         self.workers = workers or max(2, os.cpu_count() or 1)
         self._memory_mb = memory_mb
         self._context = multiprocessing.get_context("forkserver")

@@ -55,7 +55,7 @@ def build(check: str, knobs_json: str) -> Any:
 
 def run(job: Job) -> Finding:
     """Check one answer here and now. A check that raises has failed: that is never the answer's fault."""
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.thread_time()
     spec = prompt_pb2.CheckSpec(check=job.check, answer=job.spec_answer, spec_json=job.spec_json)
     try:
         found = build(job.check, job.knobs_json)(job.answer, spec)
@@ -65,7 +65,7 @@ def run(job: Job) -> Finding:
         found = timeout("memory_limit")
     except Exception as error:  # noqa: BLE001  # whatever a check raises becomes a verdict that says so
         found = infra_error("check_raised", f"{type(error).__name__}: {error}"[:500])
-    return found.took(time.perf_counter() - started)
+    return found.took(time.perf_counter() - started, time.thread_time() - cpu)
 
 
 def encode(jobs: list[Job]) -> bytes:

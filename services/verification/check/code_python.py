@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.knobs import check, knob
-from services.verification import code_tests
-from services.verification.code_tests import Result
+from services.verification import code_run, code_tests
+from services.verification.code_run import Result
 from services.verification.finding import Finding, correct, infra_error, partial, timeout, unparsable, violation, wrong
 from services.verification.sandbox import JailLost, Limits, desk, walls
 from sluice.v1 import prompt_pb2
@@ -71,7 +71,7 @@ class CodePython:
             self.cpu_s, max(self.idle_s, 2 * self.cpu_s), self.memory_mb, self.output_kb, 16, self.processes
         )
         try:
-            results = code_tests.run(source, tests, limits, desk.keeper(self.reuse))
+            results = code_run.run(source, tests, limits, desk.keeper(self.reuse))
         except JailLost as error:
             return infra_error("sandbox_lost", str(error))
         return judge(results)

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 from pipeline.errors import UserError
 from services.verification import extract, notation
-from services.verification.check import CPU_S
 from services.verification.finding import Finding, correct, unparsable, wrong
 from sluice.v1 import prompt_pb2
 
@@ -42,7 +41,7 @@ class Math:
     boxes: str = "last"
     float_rounding: int = 6
     numeric_precision: int = 15
-    cpu_s: float = CPU_S
+    cpu_s: float = 1.5
     read_chars: int = 100_000
 
     version: ClassVar[str] = "2"

@@ -1,13 +1,10 @@
 import json
-import random
 
 import pytest
 
 from pipeline.errors import UserError
 from services.verification.check.code_python import CodePython, judge
-from services.verification.code_tests import Result
-from services.verification.pool import Pool
-from services.verification.worker import Job
+from services.verification.code_run import Result
 from sluice.v1.prompt_pb2 import CheckSpec
 
 sandbox = pytest.mark.sandbox
@@ -82,35 +79,6 @@ def test_an_object_that_equals_everything_and_patched_builtins_do_not_reach_the_
     assert found(equal, {"entry": "f", "python": CHECK}).name == "WRONG"
     patched = f"import builtins\nbuiltins.len = lambda x: 0\n{equal}"
     assert found(patched, {"entry": "f", "python": CHECK}).name in ("WRONG", "VIOLATION")
-
-
-@sandbox
-def test_the_same_rollouts_get_the_same_verdicts_in_another_order_on_another_worker():
-    sources = ["print(input())", "print('a')", "print(", "1/0", "print('c')", "import os; os._exit(0)", ""]
-    jobs = [Job("{}", source, "code_python", "", json.dumps(ECHO), wall_s=60.0) for source in sources]
-    orders = [
-        list(range(len(jobs))),
-        list(range(len(jobs)))[::-1],
-        random.Random(3).sample(range(len(jobs)), len(jobs)),
-    ]
-    said = []
-    pool = Pool(workers=2)
-    try:
-        for order in orders:
-            answers = dict(zip(order, pool.run([jobs[place] for place in order]), strict=True))
-            said.append([(answers[at].name, answers[at].tests, answers[at].reason) for at in range(len(jobs))])
-    finally:
-        pool.close()
-    assert said[0] == said[1] == said[2]
-    assert [name for name, *_ in said[0]] == [
-        "CORRECT",
-        "PARTIAL",
-        "UNPARSABLE",
-        "WRONG",
-        "WRONG",
-        "WRONG",
-        "UNPARSABLE",
-    ]
 
 
 @pytest.mark.parametrize(
