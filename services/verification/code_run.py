@@ -25,15 +25,23 @@ class Result:
     note: str = ""
     cpu_s: float = 0.0
 
+    @property
+    def final(self) -> bool:
+        """Whether the tests after it are not worth running."""
+        return self.kind in ("timeout", "idle", "violation", "syntax", "infra")
+
 
 def run(source: str, tests: Tests, limits: Limits, keeper: Keeper) -> list[Result]:
-    """One result per test, in their order; one in all for tests in Python. Raises `JailLost`."""
+    """One result per test, in their order; one in all for tests in Python. Raises `JailLost`.
+
+    The first test that has to be ended by force is the last that is run: a program that hangs, hangs once.
+    """
     source = f"{tests.prefix}\n{source}" if tests.prefix else source
     if tests.python:
         return [_python(source, tests, limits, keeper)]
-    if tests.calls:
-        return _calls(source, tests, limits, keeper)
-    return _programs(source, tests, limits, keeper)
+    results = _calls(source, tests, limits, keeper) if tests.calls else _programs(source, tests, limits, keeper)
+    missing = len(tests.calls or tests.programs) - len(results)
+    return results + [replace(results[-1], note="not run", cpu_s=0.0)] * missing
 
 
 def _programs(source: str, tests: Tests, limits: Limits, keeper: Keeper) -> list[Result]:
@@ -44,8 +52,10 @@ def _programs(source: str, tests: Tests, limits: Limits, keeper: Keeper) -> list
             said = _first(running)
             ran = running.finish()
         if said is not None:
-            return [Result(False, "syntax", str(said.get("syntax"))[:NOTE_CHARS])] * len(tests.programs)
+            return [Result(False, "syntax", str(said.get("syntax"))[:NOTE_CHARS])]
         results.append(_stdout(ran, case.expected, tests.tolerance))
+        if results[-1].final:
+            break
     return results
 
 
@@ -101,16 +111,11 @@ def _near(said: str, expected: str, tolerance: float) -> bool:
 
 def _calls(source: str, tests: Tests, limits: Limits, keeper: Keeper) -> list[Result]:
     results: list[Result] = []
-    while len(results) < len(tests.calls):
+    while len(results) < len(tests.calls) and not (results and results[-1].final):
         with keeper.borrow("candidate") as jail:
             running = jail.start("calls", limits, {"source": source, "entry": tests.entry})
             opened = _opened(running)
-            if opened is not None and opened.kind in ("syntax", "violation"):
-                return results + [opened] * (len(tests.calls) - len(results))
-            if opened is not None:
-                results.append(opened)
-                continue
-            results += _session(running, tests, len(results))
+            results += _session(running, tests, len(results)) if opened is None else [opened]
     return results
 
 

@@ -1,10 +1,11 @@
 """A pool of worker processes in which a check may hang, crash or eat memory at nobody else's cost.
 
-    callers --run(jobs)--> queue --chunks--> slot threads --pipe--> worker processes (one each, killable)
+    callers --run(jobs)--> queue --chunks--> slots, a thread each --pipe--> worker processes, killable
 
-- A worker says in shared memory which job it is at, so that only the one it hangs or dies on becomes TIMEOUT (it used
-  up its CPU limit) or INFRA_ERROR (it did not, and the wall limit passed, or the worker died). The worker is replaced.
-- Jobs in one chunk with a slow one go back to the queue after `STALL_S`, and another slot takes them.
+- Only the job that a worker hangs or dies on becomes TIMEOUT (it used up its CPU limit) or INFRA_ERROR (it did not, and
+  the wall limit passed, or the worker died): `slot.py`.
+- As many slots work at a time as there are workers; one whose job waits without using a CPU does not count, and another
+  takes its place meanwhile. So programs that only sleep cost no throughput.
 - Workers are forked by a fork server, a clean process of its own: never from the service, whose gRPC threads do not
   survive a fork. They import nothing of the service but its checks.
 """
@@ -13,56 +14,44 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from typing import Any
+from collections.abc import Sequence
 
 from services.verification import finding, worker
 from services.verification.finding import Finding
+from services.verification.slot import Slot, Task, WorkerProcess
 from services.verification.worker import Job
 
-STALL_S = 0.1
-CHUNK_S = 0.02
-MAX_CHUNK = 128
 GRACE_S = 60.0
-_CPU_SIGNALS = (-signal.SIGPROF, -signal.SIGXCPU)
-
-
-@dataclass(eq=False)
-class _Task:
-    job: Job
-    found: Future[Finding] = field(default_factory=Future)
-
-    def settle(self, found: Finding) -> None:
-        """The first finding counts; a task that was handed on may be finished twice."""
-        with suppress(InvalidStateError):
-            self.found.set_result(found)
+PARKED_S = 5.0
+"""A slot that was opened for a while is closed when it has had nothing to do for so long."""
 
 
 class Pool:
-    """Worker processes, as many as cores but at least 2. `memory_mb`: by how much each may grow. Thread-safe."""
+    """Worker processes: `workers` at work at a time, by default as many as cores but at least 2. Thread-safe.
 
-    def __init__(self, workers: int = 0, memory_mb: int = 512) -> None:
+    `memory_mb`: by how much each may grow. `waiting`: how many more there may be while jobs wait.
+    """
+
+    def __init__(self, workers: int = 0, memory_mb: int = 512, waiting: int = 64) -> None:
         self.workers = workers or max(2, os.cpu_count() or 1)
-        self._memory_mb = memory_mb
+        self._memory_mb, self._most_slots = memory_mb, self.workers + waiting
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(worker.PRELOAD))
-        self._queue: deque[_Task] = deque()
+        self._queue: deque[Task] = deque()
         self._wake = threading.Condition()
         self._closed = False
-        self._slots = [_Slot(self, self._start_worker) for _ in range(self.workers)]
+        self._busy = self._parked = 0
+        self._slots: list[Slot] = []
+        with self._wake:
+            for _ in range(self.workers):
+                self._open_slot()
 
     def run(self, jobs: Sequence[Job]) -> list[Finding]:
         """Findings in the order of the jobs. Waits no longer than the jobs' own limits, one after the other, allow."""
-        tasks = [_Task(job) for job in jobs]
+        tasks = [Task(job) for job in jobs]
         with self._wake:
             if self._closed:
                 raise RuntimeError("the pool is closed")
@@ -82,155 +71,77 @@ class Pool:
             for task in self._queue:
                 task.settle(finding.infra_error("worker_died", "the pool was closed"))
             self._queue.clear()
+            slots = list(self._slots)
             self._wake.notify_all()
-        for slot in self._slots:
+        for slot in slots:
             slot.end()
 
     def pids(self) -> list[int]:
         """Process ids of the workers that run now."""
-        return [pid for slot in self._slots if (pid := slot.pid) is not None]
+        return [pid for slot in list(self._slots) if (pid := slot.pid) is not None]
 
-    def take(self, most: int) -> list[_Task]:
-        """For a slot: the next tasks, a fair share and at most `most`; empty when the pool is closed."""
+    def take(self, slot: Slot, most: int) -> list[Task]:
+        """For a slot: the next tasks, a fair share and at most `most`; it is busy then. Empty when it has to end."""
+        parked = time.monotonic()
         with self._wake:
             while not self._closed:
-                share = min(most, -(-len(self._queue) // self.workers))
-                popped = (self._queue.popleft() for _ in range(share))
-                if tasks := [task for task in popped if not task.found.done()]:
+                if self._busy < self.workers and (tasks := self._next(most)):
+                    self._busy += 1
                     return tasks
-                if not self._queue:
-                    self._wake.wait(timeout=1.0)
+                if len(self._slots) > self.workers and time.monotonic() - parked > PARKED_S:
+                    break
+                self._parked += 1
+                self._wake.wait(timeout=1.0)
+                self._parked -= 1
+            self._slots.remove(slot)
         return []
 
-    def give_back(self, tasks: Sequence[_Task]) -> None:
+    def give_back(self, tasks: Sequence[Task]) -> None:
         """For a slot: tasks that another should take, before all others."""
         with self._wake:
             self._queue.extendleft(reversed([task for task in tasks if not task.found.done()]))
             self._wake.notify_all()
 
+    def done(self) -> None:
+        """For a slot: it is no longer busy."""
+        with self._wake:
+            self._busy -= 1
+            self._wake.notify_all()
+
+    def waits(self, begins: bool) -> None:
+        """For a busy slot: its job begins or ceases to wait without using a CPU; another slot may work meanwhile."""
+        with self._wake:
+            self._busy += -1 if begins else 1
+            too_few = self._busy + self._parked < self.workers
+            if begins and too_few and len(self._slots) < self._most_slots and not self._closed:
+                self._open_slot()
+            self._wake.notify_all()
+
+    def _next(self, most: int) -> list[Task]:
+        while self._queue:
+            share = min(most, -(-len(self._queue) // self.workers))
+            popped = [self._queue.popleft() for _ in range(share)]
+            if tasks := [task for task in popped if not task.found.done()]:
+                return tasks
+        return []
+
     @staticmethod
-    def _await(task: _Task, deadline: float) -> Finding:
+    def _await(task: Task, deadline: float) -> Finding:
         try:
             return task.found.result(timeout=max(0.0, deadline - time.monotonic()))
         except TimeoutError:
             task.settle(finding.infra_error("pool_stuck", "no worker answered in time"))
             return task.found.result(timeout=0)
 
-    def _start_worker(self) -> _Worker:
+    def _open_slot(self) -> None:
+        slot = Slot(self, self._start_worker)
+        self._slots.append(slot)
+        slot.start()
+
+    def _start_worker(self) -> WorkerProcess:
         ours, theirs = self._context.Pipe()
         at = self._context.RawValue("i", 0)
         process = self._context.Process(target=worker.serve, args=(theirs, at, self._memory_mb), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours, at)
-
-
-class _Worker:
-    """A worker process, from outside."""
-
-    def __init__(self, process: BaseProcess, pipe: Connection, at: Any) -> None:
-        self.process, self.pipe, self._at = process, pipe, at
-
-    @property
-    def at(self) -> int:
-        """Which job of its chunk it is doing."""
-        return self._at.value
-
-    def send(self, tasks: list[_Task]) -> None:
-        """Hand over a chunk."""
-        self._at.value = 0
-        self.pipe.send_bytes(worker.encode([task.job for task in tasks]))
-
-    def receive(self, timeout: float) -> list[Finding]:
-        """Its next findings; none when it takes longer. Raises `EOFError` or `OSError` when it is dead."""
-        return finding.decode(self.pipe.recv_bytes()) if self.pipe.poll(timeout) else []
-
-    def end(self) -> int:
-        """Kill it; its exit code."""
-        self.pipe.close()
-        self.process.join(timeout=0.2)
-        if self.process.is_alive():
-            self.process.kill()
-        self.process.join(timeout=5.0)
-        return self.process.exitcode or 0
-
-
-class _Slot:
-    """A thread that owns one worker at a time, starts it when there is work and replaces it when it is lost."""
-
-    def __init__(self, pool: Pool, start: Callable[[], _Worker]) -> None:
-        self._pool, self._start = pool, start
-        self._worker: _Worker | None = None
-        self._job_s = 0.001
-        self._thread = threading.Thread(target=self._live, name="verification-slot", daemon=True)
-        self._thread.start()
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of its worker; None when it has none."""
-        current = self._worker
-        return current.process.pid if current else None
-
-    def end(self) -> None:
-        """Kill its worker and wait for the thread."""
-        current = self._worker
-        if current is not None and current.process.is_alive():
-            current.process.kill()
-        self._thread.join(timeout=10.0)
-
-    def _live(self) -> None:
-        while tasks := self._pool.take(max(1, min(MAX_CHUNK, int(CHUNK_S / self._job_s)))):
-            self._work_off(tasks)
-        if self._worker:
-            self._worker.end()
-
-    def _work_off(self, tasks: list[_Task]) -> None:
-        """Have a chunk checked. When the worker is lost over one, the others go back to the queue."""
-        done = 0
-        started = time.monotonic()
-        try:
-            self._worker = self._worker or self._start()
-            self._worker.send(tasks)
-            while done < len(tasks):
-                found = self._await(self._worker, tasks, done)
-                for task, one in zip(tasks[done:], found, strict=False):
-                    task.settle(one)
-                    self._job_s = 0.95 * self._job_s + 0.05 * max(1e-5, one.wall_s)
-                done += len(found)
-        except (OSError, EOFError, ValueError, _WallLimit) as error:
-            self._bury(tasks, done, error, time.monotonic() - started)
-
-    def _await(self, current: _Worker, tasks: list[_Task], done: int) -> list[Finding]:
-        """The next findings. After a stall the other tasks are handed on. Raises `_WallLimit`."""
-        at, since = current.at, time.monotonic()
-        handed_on = False
-        while not (found := current.receive(STALL_S)):
-            if current.at != at:
-                at, since = current.at, time.monotonic()
-                continue
-            if not handed_on:
-                self._pool.give_back([task for task in tasks[done:] if task is not tasks[at]])
-                handed_on = True
-            if time.monotonic() - since > tasks[at].job.wall_s:
-                raise _WallLimit
-        return found
-
-    def _bury(self, tasks: list[_Task], done: int, error: Exception, took_s: float) -> None:
-        """Settle the job that the worker was lost over; give the others back."""
-        lost, self._worker = self._worker, None
-        at = max(done, lost.at) if lost else done
-        exit_code = lost.end() if lost else 0
-        tasks[at].settle(_verdict_of_death(tasks[at].job, error, exit_code).took(took_s))
-        self._pool.give_back(tasks[done:])
-
-
-class _WallLimit(Exception):
-    """A job took longer than it may."""
-
-
-def _verdict_of_death(job: Job, error: Exception, exit_code: int) -> Finding:
-    if isinstance(error, _WallLimit):
-        return finding.infra_error("wall_limit", f"no answer in {job.wall_s} s, and the CPU limit was not used up")
-    if exit_code in _CPU_SIGNALS:
-        return finding.timeout("cpu_limit", job.cpu_s, f"used up {job.cpu_s} s of CPU")
-    return finding.infra_error("worker_died", f"{type(error).__name__}; the worker's exit code was {exit_code}")
+        return WorkerProcess(process, ours, at)

@@ -13,10 +13,11 @@ behind walls (`services/verification/sandbox/`). Three kinds of tests:
 
 The program never holds an expected output. Results are compared outside, with exact types; JSON has no tuples, so a
 tuple equals a list that was expected in JSON, and `expected_python` (a literal) is exact. Exit code 0 is never a pass.
-Odd cases: a test passes only when the program ended by itself with exit code 0 and wrote no more than is kept. Where no
-test passed and the first one used up its CPU limit or its memory, it is a TIMEOUT; one that only waited is WRONG
-("idle"), unless it was kept from a CPU: then it is an INFRA_ERROR. Writing without end, or what is no plain data on the
-private channel, is a VIOLATION.
+Odd cases: a test passes only when the program ended by itself with exit code 0 and wrote no more than is kept. The
+first test that is ended by force is the last that is run; those behind it count as failed. Where no test passed and the
+first one used up its CPU limit or its memory, it is a TIMEOUT; one that only waited is WRONG ("idle"), unless it was
+kept from a CPU: then it is an INFRA_ERROR. Writing without end, or what is no plain data on the private channel, is a
+VIOLATION.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class CodePython:
     tolerance: float = knob(0.0, "how far two floats may lie apart", ge=0, le=1)
     reuse: bool = knob(True, "whether a jail serves more than one job")
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     __post_init__ = check
 

@@ -26,7 +26,8 @@ from typing import Any
 
 from services.verification.sandbox.bodies import BODIES, CHANNEL, SOURCE
 
-TICK_S = 0.02
+TICK_S, IDLE_TICK_S = 0.02, 0.1
+"""How often a program is looked at that uses a CPU, and one that waits."""
 MAX_LEFT_BEHIND = 500
 FOLDERS = ("/tmp", "/dev/shm")
 PAGE = resource.getpagesize()
@@ -107,18 +108,21 @@ def _watch(
     control: socket.socket, order: dict[str, Any], pid: int, began: float, before: float
 ) -> tuple[str, int | None, bool]:
     """Until the program ends or must end: (why it must, its wait status, whether it had to wait for a CPU)."""
+    tick, seen = TICK_S, before
     while True:
-        signal.sigtimedwait({signal.SIGCHLD}, TICK_S)
+        signal.sigtimedwait({signal.SIGCHLD}, tick)
         status = _reap(pid)
         if status is not None:
             return "", status, False
-        why = _told(control, order)
+        why = _told(control)
+        cpu_s, memory = _usage()
         if why == "lap":
-            began, before = time.monotonic(), _cpu_s()
+            began, before = time.monotonic(), cpu_s
             continue
-        why = why or _over(order, began, before)
+        why = why or _over(order, time.monotonic() - began, cpu_s - before, memory)
         if why:
             return why, None, _delay_s() > 0.25 * order["wall_s"]
+        tick, seen = TICK_S if cpu_s > seen else IDLE_TICK_S, cpu_s
 
 
 def _reap(pid: int) -> int | None:
@@ -135,7 +139,7 @@ def _reap(pid: int) -> int | None:
             found = status
 
 
-def _told(control: socket.socket, order: dict[str, Any]) -> str:
+def _told(control: socket.socket) -> str:
     """What the outside says meanwhile: "lap" (the clocks start anew), or why to end the job; empty for nothing."""
     said = ""
     while True:
@@ -150,22 +154,17 @@ def _told(control: socket.socket, order: dict[str, Any]) -> str:
             return said
 
 
-def _over(order: dict[str, Any], began: float, before: float) -> str:
-    cpu_s, memory = _usage()
-    if cpu_s - before > order["cpu_s"]:
+def _over(order: dict[str, Any], wall_s: float, cpu_s: float, memory: int) -> str:
+    if cpu_s > order["cpu_s"]:
         return "cpu"
     if memory > order["memory_mb"] * 2**20:
         return "memory"
-    return "wall" if time.monotonic() - began > order["wall_s"] else ""
+    return "wall" if wall_s > order["wall_s"] else ""
 
 
 def _children_cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def _cpu_s() -> float:
-    return _usage()[0]
 
 
 def _usage() -> tuple[float, int]:

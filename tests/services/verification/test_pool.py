@@ -112,6 +112,42 @@ def test_one_hanging_job_delays_no_other(pool, obey):
     assert found[50].reason == "wall_limit"
 
 
+def test_jobs_that_only_wait_take_no_workers_place_and_their_workers_end_later(obey, monkeypatch):
+    monkeypatch.setattr("services.verification.pool.PARKED_S", 0.3)
+    pool = Pool(workers=2, waiting=10)
+    try:
+        pool.run([obey("a")] * 4)
+        began = time.monotonic()
+        slow = threading.Thread(target=lambda: pool.run([obey("sleep 4")] * 8))
+        slow.start()
+        time.sleep(0.1)
+        assert {one.name for one in pool.run([obey("quick")] * 50)} == {"CORRECT"}
+        assert time.monotonic() - began < 4
+        slow.join(timeout=60)
+        assert time.monotonic() - began < 8, "eight sleepers of 4 s on two workers take 16 s one after the other"
+        deadline = time.monotonic() + 20
+        while len(pool.pids()) > 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(pool.pids()) == 2
+    finally:
+        pool.close()
+
+
+def test_jobs_that_burn_cpu_do_not_multiply_the_workers(obey):
+    pool = Pool(workers=2, waiting=10)
+    try:
+        pool.run([obey("a")] * 4)
+        burning = threading.Thread(target=lambda: pool.run([obey("spin", cpu_s=0.7)] * 4))
+        burning.start()
+        most = 0
+        while burning.is_alive():
+            most = max(most, len(pool.pids()))
+            time.sleep(0.05)
+        assert most == 2
+    finally:
+        pool.close()
+
+
 def test_several_hanging_jobs_in_one_batch_each_get_their_own_verdict(pool, obey):
     jobs = [obey("spin", cpu_s=0.2) if number % 20 == 7 else obey("fine") for number in range(100)]
     found = pool.run(jobs)

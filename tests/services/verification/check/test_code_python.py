@@ -74,6 +74,20 @@ def test_a_timeout_is_the_cpus_and_sleeping_is_only_wrong():
 
 
 @sandbox
+@pytest.mark.parametrize(
+    ("source", "spec"),
+    [
+        ("n = input()\nwhile n != 'a': pass\nprint(n)", {"tests": [{"input": n, "output": n} for n in "abcdefgh"]}),
+        ("def f(n):\n  while n: pass", {"entry": "f", "tests": [{"args": [n], "expected": None} for n in range(8)]}),
+    ],
+)
+def test_a_program_that_hangs_hangs_once(source, spec):
+    said = found(source, spec, cpu_s=0.2)
+    assert (said.name, said.tests) == ("PARTIAL", (True,) + (False,) * 7)
+    assert said.cpu_s < 0.8
+
+
+@sandbox
 def test_an_object_that_equals_everything_and_patched_builtins_do_not_reach_the_tests():
     equal = "class A:\n  def __eq__(s, o): return True\ndef f(x): return A()"
     assert found(equal, {"entry": "f", "python": CHECK}).name == "WRONG"
