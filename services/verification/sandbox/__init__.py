@@ -9,10 +9,9 @@ when the job ends. What crosses is plain data on private pipes, and what is comp
 holds no expected output, and its exit code is never a pass.
 
 - `walls.py`: which walls this machine can put up; code is refused, with the reason and the cure, where one is missing
-- `seccomp.py`: the system-call filter; `wire.py`: frames and plain data
-- `zygote.py`, `bodies.py`: the inside; `launch.py`, `jail.py`, `running.py`: the outside; `limits.py`: what a job may
-  use, and how it ended
-- `desk.py`: jails kept for the next job
+- `seccomp.py`: the system-call filter; `cgroup.py`: a jail's own cgroup, where one is delegated
+- `launch.py`, `jail.py`, `running.py`: the outside; `zygote.py`, `bodies.py`: the inside; `wire.py`: what crosses
+- `limits.py`: what a job may use, and how it ended; `desk.py`: jails kept for the next job
 """
 
 from services.verification.sandbox.limits import JailLost, Limits, Ran

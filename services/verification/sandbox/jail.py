@@ -11,6 +11,7 @@ import socket
 import subprocess
 from typing import Any
 
+from services.verification.sandbox.cgroup import Cgroup
 from services.verification.sandbox.launch import launch
 from services.verification.sandbox.limits import JailLost, Limits
 from services.verification.sandbox.running import GRACE_S, Running
@@ -23,9 +24,10 @@ class Jail:
 
     def __init__(self, warm: bool = True) -> None:
         self.good = True
+        self._cgroup = Cgroup()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = launch(theirs.fileno(), warm)
+            self._process = launch(theirs.fileno(), warm, self._cgroup.enter())
         self._control.settimeout(START_S)
         try:
             ready = self._control.recv(256)
@@ -37,14 +39,21 @@ class Jail:
 
     def start(self, kind: str, limits: Limits, given: dict[str, Any], stdin: bytes = b"") -> Running:
         """Start a job: "program", "calls" or "tests", with what its channel gives it first. Raises `JailLost`."""
-        return Running(self._control, self.close, kind, limits, given, stdin)
+        self._cgroup.limit(limits)
+        return Running(self._control, self, kind, limits, given, stdin)
 
     def close(self) -> str:
         """End it, and all that is in it; what it said of itself."""
         if not self.good:
             return ""
         self.good = False
-        return self._die().strip()[-300:]
+        said = self._die().strip()[-300:]
+        self._cgroup.end()
+        return said
+
+    def memory_kills(self) -> int:
+        """How many processes in it the kernel has killed for their memory."""
+        return self._cgroup.memory_kills()
 
     @property
     def pid(self) -> int:

@@ -9,17 +9,19 @@ from functools import lru_cache
 from pathlib import Path
 
 from services.verification.sandbox import seccomp, walls
-from services.verification.sandbox.limits import JailLost
+from services.verification.sandbox.limits import FOLDER_MB, JailLost
 
-FOLDER_MB = 64
 _INSIDE = tuple(f"services/verification/sandbox/{name}.py" for name in ("wire", "bodies", "zygote"))
 _ROOT = Path(__file__).resolve().parents[3]
 _NAMESPACES = ("--unshare-user", "--unshare-all", "--disable-userns", "--cap-drop", "ALL", "--die-with-parent")
 _NAMESPACES += ("--new-session", "--as-pid-1")
 
 
-def launch(control: int, warm: bool) -> subprocess.Popen[bytes]:
-    """Start a jail whose zygote serves the control socket `control`, a descriptor. Raises `JailLost`."""
+def launch(control: int, warm: bool, before: list[str]) -> subprocess.Popen[bytes]:
+    """Start a jail whose zygote serves the control socket `control`, a descriptor. Raises `JailLost`.
+
+    `before`: what goes before the command, to put it where its limits are.
+    """
     interpreter = walls.python()
     if interpreter is None:
         raise JailLost("no interpreter for the jail")
@@ -28,7 +30,7 @@ def launch(control: int, warm: bool) -> subprocess.Popen[bytes]:
         inside = [_file(text, files) for text in _texts()]
         start = "import sys; sys.path.insert(0, '/sluice'); from services.verification.sandbox import zygote; "
         start += f"zygote.main({control}, {warm})"
-        command = [*_user(), "bwrap", *_NAMESPACES, *_files(interpreter, inside), "--clearenv"]
+        command = [*before, *_user(), "bwrap", *_NAMESPACES, *_files(interpreter, inside), "--clearenv"]
         command += ["--seccomp", str(filter_fd), "--", interpreter.program, "-I", "-S", "-B", "-c", start]
         return _popen(command, (filter_fd, *inside, control))
 

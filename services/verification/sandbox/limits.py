@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FOLDER_MB = 64
+"""Size of each of the two folders that a job may write to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

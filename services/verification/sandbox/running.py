@@ -7,10 +7,11 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from services.verification.sandbox.limits import JailLost, Limits, Ran
 from services.verification.sandbox.wire import frame, unframe
@@ -22,20 +23,33 @@ FLOOD = 16
 LAP_S = 0.01
 
 
+class Home(Protocol):
+    """The jail that a job is in."""
+
+    def close(self) -> str:
+        """End it; what it said of itself."""
+        ...
+
+    def memory_kills(self) -> int:
+        """How many processes in it the kernel has killed for their memory."""
+        ...
+
+
 class Running:
     """A job that runs. Its channel speaks frames; its output is read all the while, so that it never blocks on us."""
 
     def __init__(
         self,
         control: socket.socket,
-        end_jail: Callable[[], str],
+        jail: Home,
         kind: str,
         limits: Limits,
         given: dict[str, Any],
         stdin: bytes,
     ) -> None:
-        """`end_jail` ends the jail that `control` leads to, and says what the jail said of itself."""
-        self._control, self._end_jail, self._limits = control, end_jail, limits
+        """`control` leads to the zygote of the `jail`."""
+        self._control, self._jail, self._limits = control, jail, limits
+        self._kills = jail.memory_kills()
         self._report: dict[str, Any] | None = None
         self._lapped = time.monotonic()
         self._inbox, self._outbox = bytearray(), bytearray(frame(given))
@@ -75,9 +89,11 @@ class Running:
         for name in list(self._open):
             self._drop(name)
         self._selector.close()
+        if report["exit"] == -signal.SIGKILL and self._jail.memory_kills() > self._kills:
+            report["why"] = "memory"
         flooded = self._written > self._limits.output_kb * 1024
         if report["why"] or not report["clean"]:
-            self._end_jail()
+            self._jail.close()
         return Ran(
             report["why"],
             report["exit"],
@@ -230,5 +246,5 @@ class Running:
     def _lost(self, reason: str) -> JailLost:
         for name in list(self._open):
             self._drop(name)
-        said = self._end_jail()
+        said = self._jail.close()
         return JailLost(f"{reason}; {said}" if said else reason)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from services.verification.sandbox import seccomp
+from services.verification.sandbox import cgroup, seccomp
 
 FIRST_UID, UIDS = 61_184, 2_000
 """User ids of jails when the service runs as root: they own nothing. One per launching process, so that process limits,
@@ -46,6 +46,7 @@ def examine() -> list[Wall]:
         return found
     who = f"jails run as user {uid}" if uid is not None else f"jails run as this user, {os.getuid()}, who is not root"
     found.append(Wall("unprivileged user", True, who))
+    found.append(_cgroup())
     if all(wall.stands for wall in found):
         problem = _trial()
         cure = "; allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, or the container's "
@@ -89,6 +90,13 @@ def _bubblewrap() -> Wall:
     found = shutil.which("bwrap")
     cure = "'bwrap' is not installed; install bubblewrap (Debian: apt-get install bubblewrap)"
     return Wall("bubblewrap", found is not None, found or cure)
+
+
+def _cgroup() -> Wall:
+    refused = cgroup.refusal()
+    home = os.environ.get(cgroup.VARIABLE)
+    none = f"none delegated ({cgroup.VARIABLE}): rlimits and the zygote's own counting hold"
+    return Wall("cgroup", not refused, refused or (f"jails live in {home}" if home else none))
 
 
 def _filter() -> Wall:
