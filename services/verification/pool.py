@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from services.verification import finding, worker
 from services.verification.finding import Finding
-from services.verification.slot import Slot, Task, WorkerProcess
+from services.verification.slot import START_S, Slot, Task, WorkerProcess
 from services.verification.worker import Job
 
 GRACE_S = 60.0
@@ -57,12 +57,12 @@ class Pool:
                 raise RuntimeError("the pool is closed")
             self._queue.extend(tasks)
             self._wake.notify_all()
-        deadline = time.monotonic() + GRACE_S + sum(job.wall_s for job in jobs)
+        deadline = time.monotonic() + START_S + GRACE_S + sum(job.wall_s for job in jobs)
         return [self._await(task, deadline) for task in tasks]
 
     def warm(self) -> Finding:
         """Start the fork server and a worker now, which takes seconds, and see that they work."""
-        return self.run([Job("{}", "1", "exact", "1", "", wall_s=60.0)])[0]
+        return self.run([Job("{}", "1", "exact", "1", "")])[0]
 
     def close(self) -> None:
         """End the workers, also in the middle of a job."""
@@ -144,4 +144,6 @@ class Pool:
         process = self._context.Process(target=worker.serve, args=(theirs, at, self._memory_mb), daemon=True)
         process.start()
         theirs.close()
-        return WorkerProcess(process, ours, at)
+        started = WorkerProcess(process, ours, at)
+        started.await_ready()
+        return started

@@ -22,6 +22,7 @@ from services.verification.finding import Finding
 from services.verification.watch import Watch
 from services.verification.worker import Job
 
+START_S = 300.0
 STALL_S = 0.1
 CHUNK_S = 0.02
 MAX_CHUNK = 128
@@ -50,11 +51,25 @@ class Desk(Protocol):
     def waits(self, begins: bool) -> None: ...
 
 
+class WorkerNotReady(Exception):
+    """A worker process that could not be started."""
+
+
 class WorkerProcess:
     """A worker process, from outside."""
 
     def __init__(self, process: BaseProcess, pipe: Connection, at: Any) -> None:
         self.process, self.pipe, self._at = process, pipe, at
+
+    def await_ready(self) -> None:
+        """Until it takes jobs: the first waits for the fork server's imports. Raises `WorkerNotReady`."""
+        try:
+            if self.pipe.poll(START_S) and self.pipe.recv_bytes() == worker.READY:
+                return
+        except (OSError, EOFError) as error:
+            raise WorkerNotReady(f"the worker ended at its start, exit code {self.end()}") from error
+        self.end()
+        raise WorkerNotReady(f"the worker was not ready after {START_S} s")
 
     @property
     def at(self) -> int:
@@ -128,7 +143,7 @@ class Slot:
                     task.settle(one)
                     self._job_s = 0.95 * self._job_s + 0.05 * max(1e-5, one.wall_s)
                 done += len(found)
-        except (OSError, EOFError, ValueError, RuntimeError, _WallLimit) as error:
+        except (OSError, EOFError, ValueError, RuntimeError, WorkerNotReady, _WallLimit) as error:
             self._bury(tasks, done, error, time.monotonic() - started)
 
     def _await(self, current: WorkerProcess, tasks: list[Task], done: int) -> list[Finding]:
@@ -172,6 +187,8 @@ class _WallLimit(Exception):
 def _verdict_of_death(job: Job, error: Exception, exit_code: int) -> Finding:
     if isinstance(error, _WallLimit):
         return finding.infra_error("wall_limit", f"no answer in {job.wall_s} s, and the CPU limit was not used up")
+    if isinstance(error, WorkerNotReady):
+        return finding.infra_error("worker_start", str(error))
     if exit_code in _CPU_SIGNALS:
         return finding.timeout("cpu_limit", job.cpu_s, f"used up {job.cpu_s} s of CPU")
     return finding.infra_error("worker_died", f"{type(error).__name__} {str(error)[:200]}; exit code {exit_code}")

@@ -1,13 +1,21 @@
-"""Whether a worker process, with all that it started, uses a CPU or only waits."""
+"""Whether a worker process, with all that it started, uses a CPU, or only waits."""
 
 from __future__ import annotations
 
 import os
 import time
+from typing import NamedTuple
 
 WAITS_BELOW = 0.1
-"""It waits when it uses less than this share of a CPU."""
+"""Who waits uses less than this share of a CPU; and asks for none, which tells it from who is kept from one."""
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Seen(NamedTuple):
+    """Of a process and its descendants: CPU seconds so far, and whether one of them runs or is ready to."""
+
+    cpu_s: float
+    runs: bool
 
 
 class Watch:
@@ -16,35 +24,35 @@ class Watch:
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._began = self._looked = time.monotonic()
-        self._cpu_s = cpu_s(pid)
+        self._cpu_s = look(pid).cpu_s
         self._waits = False
 
     def waits(self) -> bool:
-        """Whether it used next to no CPU lately."""
+        """Whether it used next to no CPU lately, and wants none now."""
         now = time.monotonic()
         if now - self._looked > max(0.05, (self._looked - self._began) / 4):
-            spent = cpu_s(self._pid)
-            self._waits = spent - self._cpu_s < WAITS_BELOW * (now - self._looked)
-            self._looked, self._cpu_s = now, spent
+            seen = look(self._pid)
+            self._waits = not seen.runs and seen.cpu_s - self._cpu_s < WAITS_BELOW * (now - self._looked)
+            self._looked, self._cpu_s = now, seen.cpu_s
         return self._waits
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and its descendants. Where there is no /proc: the clock, as if it always used a CPU.
+def look(pid: int) -> Seen:
+    """What a process does. Where there is no /proc, as if it always ran.
 
-    >>> cpu_s(os.getpid()) > 0
+    >>> look(os.getpid()).runs
     True
     """
-    if not os.path.isdir(f"/proc/{pid}"):
-        return time.monotonic()
-    ticks, found = 0, [str(pid)]
-    for one in found:
+    ticks, runs, tree = 0, not os.path.isdir(f"/proc/{pid}"), [str(pid)]
+    for one in tree:
         try:
             with open(f"/proc/{one}/stat", "rb") as file:
-                # utime, stime, and those of its children that have ended
-                ticks += sum(map(int, file.read().rpartition(b") ")[2].split()[11:15]))
+                state, *fields = file.read().rpartition(b") ")[2].split()
             with open(f"/proc/{one}/task/{one}/children") as file:
-                found += file.read().split()
+                tree += file.read().split()
         except OSError:
             continue
-    return ticks / _CLOCK_TICKS
+        runs |= state == b"R"
+        # utime, stime, and those of its children that have ended
+        ticks += sum(map(int, fields[10:14]))
+    return Seen(ticks / _CLOCK_TICKS, runs)

@@ -30,6 +30,8 @@ PRELOAD = (
     "reasoning_gym",
 )
 """What the fork server imports once, so that a worker starts in milliseconds."""
+READY = b"ready"
+"""What a worker says first: from then on its jobs' time counts."""
 FLUSH_S = 0.005
 """Findings are sent together that were made within this time: a message costs more than a cheap check."""
 
@@ -81,6 +83,7 @@ def serve(pipe: Connection, at: Any, memory_mb: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _limit_memory(memory_mb)
+    pipe.send_bytes(READY)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             _work_off([Job(*fields) for fields in json.loads(pipe.recv_bytes())], pipe, at)

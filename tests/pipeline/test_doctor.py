@@ -12,7 +12,8 @@ def of_the_sandbox() -> dict[str, doctor.Finding]:
 @pytest.mark.sandbox
 def test_every_wall_of_the_sandbox_is_named_and_stands():
     found = of_the_sandbox()
-    assert set(found) == {"bubblewrap", "system-call filter", "interpreter", "unprivileged user", "namespaces"}
+    names = {"bubblewrap", "system-call filter", "interpreter", "unprivileged user", "cgroup", "namespaces"}
+    assert set(found) == names
     assert all(one.good for one in found.values())
 
 

@@ -30,6 +30,9 @@ class Obey:
                     pass
             case ["sleep", seconds]:
                 time.sleep(float(seconds))
+            case ["until", path]:
+                while not os.path.exists(path):
+                    time.sleep(0.05)
             case ["crash"]:
                 os._exit(3)
             case ["raise"]:
@@ -45,7 +48,7 @@ def obey(tmp_path_factory):
     path = tmp_path_factory.mktemp("check") / "obey.py"
     path.write_text(CHECK)
 
-    def job(order, cpu_s=1.0, wall_s=10.0):
+    def job(order, cpu_s=1.0, wall_s=60.0):
         return Job("{}", order, str(path), "", "", cpu_s, wall_s)
 
     return job
@@ -112,20 +115,21 @@ def test_one_hanging_job_delays_no_other(pool, obey):
     assert found[50].reason == "wall_limit"
 
 
-def test_jobs_that_only_wait_take_no_workers_place_and_their_workers_end_later(obey, monkeypatch):
+def test_jobs_that_only_wait_take_no_workers_place_and_their_workers_end_later(obey, monkeypatch, tmp_path):
     monkeypatch.setattr("services.verification.pool.PARKED_S", 0.3)
-    pool = Pool(workers=2, waiting=10)
+    pool, found = Pool(workers=2, waiting=10), []
+    waiting = [obey(f"until {tmp_path}/now", wall_s=200.0)] * 8
     try:
         pool.run([obey("a")] * 4)
-        began = time.monotonic()
-        slow = threading.Thread(target=lambda: pool.run([obey("sleep 4")] * 8))
-        slow.start()
+        asleep = threading.Thread(target=lambda: found.extend(pool.run(waiting)))
+        asleep.start()
         time.sleep(0.1)
         assert {one.name for one in pool.run([obey("quick")] * 50)} == {"CORRECT"}
-        assert time.monotonic() - began < 4
-        slow.join(timeout=60)
-        assert time.monotonic() - began < 8, "eight sleepers of 4 s on two workers take 16 s one after the other"
-        deadline = time.monotonic() + 20
+        assert asleep.is_alive() and len(pool.pids()) >= 9, "eight wait side by side, and one answers"
+        (tmp_path / "now").touch()
+        asleep.join(timeout=60)
+        assert [one.name for one in found] == ["CORRECT"] * 8
+        deadline = time.monotonic() + 30
         while len(pool.pids()) > 2 and time.monotonic() < deadline:
             time.sleep(0.1)
         assert len(pool.pids()) == 2

@@ -68,7 +68,7 @@ def test_tuples_equal_what_json_expected_and_literals_are_exact():
 @sandbox
 def test_a_timeout_is_the_cpus_and_sleeping_is_only_wrong():
     spec = {"tests": [{"output": "1"}]}
-    assert found("while True: pass", spec, cpu_s=0.2).name == "TIMEOUT"
+    assert found("while True: pass", spec, cpu_s=0.2, idle_s=60.0).name == "TIMEOUT"
     idle = found("import time; time.sleep(60)", spec, cpu_s=0.2, idle_s=0.4)
     assert (idle.name, idle.reason) == ("WRONG", "idle")
 
@@ -82,7 +82,7 @@ def test_a_timeout_is_the_cpus_and_sleeping_is_only_wrong():
     ],
 )
 def test_a_program_that_hangs_hangs_once(source, spec):
-    said = found(source, spec, cpu_s=0.2)
+    said = found(source, spec, cpu_s=0.2, idle_s=60.0)
     assert (said.name, said.tests) == ("PARTIAL", (True,) + (False,) * 7)
     assert said.cpu_s < 0.8
 

@@ -21,6 +21,8 @@ _spec.loader.exec_module(hostile)
 pytestmark = pytest.mark.sandbox
 IDLE = CodePython(cpu_s=0.25, idle_s=0.8, memory_mb=256)
 BUSY = CodePython(cpu_s=0.25, idle_s=30.0, memory_mb=256)
+TRIES = 3
+"""As the service does, when a busy machine kept a program from its CPU."""
 SLOW = hostile.TIME + hostile.MEMORY
 SAMPLE = (
     "an endless loop",
@@ -51,11 +53,14 @@ def strangers() -> list[psutil.Process]:
 @pytest.mark.parametrize("one", CASES)
 def test_a_hostile_program_gets_its_verdict_and_leaves_nothing(one):
     began = time.monotonic()
-    found = (IDLE if one.waits else BUSY)(one.source, CheckSpec(spec_json=one.tests))
+    for _ in range(TRIES):
+        found = (IDLE if one.waits else BUSY)(one.source, CheckSpec(spec_json=one.tests))
+        if not found.retryable:
+            break
     took = time.monotonic() - began
     assert found.name in one.outcomes, found
     assert "BREACH" not in found.evidence
-    assert took < 30
+    assert took < 60
     deadline = time.monotonic() + 1.0
     while strangers() and time.monotonic() < deadline:
         time.sleep(0.02)

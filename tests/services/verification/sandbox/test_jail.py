@@ -78,7 +78,7 @@ def test_the_next_job_sees_nothing_of_what_the_last_one_left(reuse):
             seen = program(jail, SEE_ALL)
             assert seen.stdout.startswith(CLEAN), seen
         with keeper.borrow("candidate") as jail:
-            left = program(jail, LEAVE_ALL)
+            left = program(jail, LEAVE_ALL, limits=Limits(cpu_s=5, wall_s=60))
             assert (left.why, left.exit) == ("", 0) and left.left >= 1, left.stderr
     keeper.close()
 
@@ -113,7 +113,7 @@ def test_nothing_of_the_caller_is_inside(jail, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "limits", "why"),
     [
-        ("while True: pass", Limits(cpu_s=0.2), "cpu"),
+        ("while True: pass", Limits(cpu_s=0.2, wall_s=60), "cpu"),
         ("import time; time.sleep(60)", Limits(wall_s=0.3), "wall"),
         ("a = []\nwhile True: a.append(bytearray(10**6))", Limits(memory_mb=100), "memory"),
         ("while True: print('x' * 5000)", Limits(output_kb=10, cpu_s=5), "output"),

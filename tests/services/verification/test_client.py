@@ -1,0 +1,77 @@
+"""Other trainers ask the door: one answer, many, TRL's and verl's reward functions."""
+
+from concurrent import futures
+
+import grpc
+import pytest
+
+from pipeline.verification_client import VerificationClient, VerifierFailed, trl_reward, verl_score
+from services.verification.checker import Checker
+from services.verification.door import VerificationDoor
+from services.verification.pool import Pool
+from sluice.v1 import rollout_pb2, verification_pb2_grpc
+
+CHECK = '''
+"""Fails, as a verifier may."""
+from dataclasses import dataclass
+
+from services.verification.finding import infra_error
+
+
+@dataclass(frozen=True)
+class Broken:
+    version = "1"
+    in_process = True
+
+    def __call__(self, answer_text, spec):
+        return infra_error("endpoint")
+'''
+
+
+@pytest.fixture(scope="module")
+def client():
+    pool = Pool(workers=1)
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    verification_pb2_grpc.add_VerificationServiceServicer_to_server(VerificationDoor(Checker(pool), {}.get), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with VerificationClient(f"127.0.0.1:{port}") as made:
+        yield made
+    server.stop(0)
+    pool.close()
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """An installed package with a check that always fails."""
+    (tmp_path / "broken_checks.py").write_text(CHECK)
+    metadata = tmp_path / "broken_checks-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-checks\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[sluice.verification.check]\nbroken = broken_checks:Broken\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_an_answer_gets_its_verdict(client):
+    assert client.verify("7", "exact", "7").outcome == rollout_pb2.VERDICT_OUTCOME_CORRECT
+    assert client.verify("x y", "length", spec={"low": 1, "high": 2}).outcome == rollout_pb2.VERDICT_OUTCOME_WRONG
+
+
+def test_trl_gets_an_accuracy_for_texts_and_for_conversations(client):
+    reward = trl_reward(client, "exact")
+    assert reward(prompts=["a", "b"], completions=["7", "8"], answer=["7", "7"], completion_ids=[[1], [2]]) == [1, 0]
+    said = [[{"role": "assistant", "content": "7"}]]
+    assert reward(prompts=["a"], completions=said, answer=["7"]) == [1]
+    assert reward.__name__ == "sluice_exact"
+
+
+def test_verl_gets_the_accuracy_and_every_raw_reward(client):
+    score = verl_score(client, {"words": "length"})
+    said = score("words", "abc", "", {"spec": {"low": 1, "high": 2}})
+    assert said == {"score": 0.0, "length": pytest.approx(-0.5)}
+
+
+def test_the_verifiers_failure_is_no_reward(client, broken):
+    assert trl_reward(client, "broken")(completions=["7"]) == [None]
+    with pytest.raises(VerifierFailed, match="broken: endpoint"):
+        verl_score(client, {"d": "broken"})("d", "7", "7")
