@@ -7,6 +7,7 @@ descriptors, only a control socket that the program's own process does not have.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 from typing import Any
@@ -26,8 +27,10 @@ class Jail:
         self.good = True
         self._cgroup = Cgroup()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(self._cgroup.end)
             self._process = launch(theirs.fileno(), warm, self._cgroup.enter())
+            undo.pop_all()
         self._control.settimeout(START_S)
         try:
             ready = self._control.recv(256)
