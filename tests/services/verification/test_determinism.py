@@ -14,7 +14,10 @@ from sluice.v1 import prompt_pb2, rollout_pb2
 WORD = {"question": "?", "answer": "olleh", "metadata": {"word": "hello"}}
 ECHO = {"tests": [{"input": "a\n", "output": "a"}, {"input": "b\n", "output": "b"}]}
 CALL = {"name": "add", "arguments": {"a": 1}}
-PARTS = {"right": {"check": "exact", "answer": "7"}, "short": {"check": "length", "spec": {"low": 1, "high": 3}}}
+PARTS = [
+    {"name": "right", "check": "exact", "answer": "7"},
+    {"name": "short", "check": "length", "spec": {"low": 1, "high": 3}},
+]
 ASKED = {
     "exact": ("7", {}, ["7", " 7", "8", ""]),
     "regex": ("[ab]+", {}, ["ab", "abc", "", "(a+)+$"]),
@@ -23,8 +26,8 @@ ASKED = {
     "json_schema": ("", {"schema": {"type": "object"}}, ["{}", "[]", "{", '{"a": [1, NaN]}']),
     "tool_calls": ("", {"expected": [CALL]}, [json.dumps([CALL]), "[]", "x"]),
     "ranking": ("", {"relevance": {"a": 2, "b": 1}}, ["a, b", "b, a", "c", ""]),
-    "format": ("<a>.*</a>", {}, ["<a>1</a>", "1"]),
-    "length": ("", {"low": 1, "high": 3}, ["one two", "one two three four", ""]),
+    "format": ("", {}, ["<think>1</think> <answer>2</answer>", "1"]),
+    "length": ("", {"low": 1, "high": 3}, ["abc", "abcd", ""]),
     "reasoning_gym": ("", {"dataset": "spell_backward", "entry": WORD}, ["olleh", "olle", "hello", ""]),
     "composite": ("", {"checks": PARTS}, ["7", "8", "seven of them all"]),
 }
