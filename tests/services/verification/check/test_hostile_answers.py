@@ -34,8 +34,8 @@ def test_there_are_a_hundred_different_ones():
 
 
 def test_no_hostile_answer_runs_code_or_takes_over_two_seconds_or_is_right(pool, tmp_path):
-    forms = [Job("{}", rf"\boxed{{{one}}}" if n % 2 else one, "math", "5", "") for n, one in enumerate(hostile.ANSWERS)]
-    jobs = [Job(job.knobs_json, job.answer, job.check, job.spec_answer, "", Math.cpu_s, 60.0) for job in forms]
+    said = [rf"\boxed{{{one}}}" if n % 2 else one for n, one in enumerate(hostile.ANSWERS)]
+    jobs = [Job("{}", one, "math", "-17", "", Math.cpu_s, 60.0) for one in said]
     found = pool.run(jobs)
     wrong = {one for one in found if one.name not in ("WRONG", "UNPARSABLE", "TIMEOUT")}
     assert not wrong, [(job.answer[:60], one) for job, one in zip(jobs, found, strict=True) if one in wrong]
