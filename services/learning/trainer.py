@@ -118,7 +118,7 @@ class Trainer:
             ready = self._credited(ready)
             tally = self._backward(ready.batch)
             metrics = tally.metrics()
-            skipped, moved = self._update(metrics["loss"])
+            skipped, moved = self._update(metrics["loss"], ready.batch)
             shifts, seen = ([], {}) if skipped else self._control(ready.batch)
             metrics |= moved | seen
         table = account.rows(ready, tally.rows_N3 if tally else None, skipped, self._reasons)
@@ -126,7 +126,10 @@ class Trainer:
         return StepResult(version, skipped, tuple(uses), tuple(dropped), tuple(shifts), metrics)
 
     def _collate(self, groups: Sequence[Group], version: int, world: World, device: Any = None) -> Batch:
-        return collate(groups, version, self.max_tokens, device or self.device, self.dtype, world)
+        batch = collate(groups, version, self.max_tokens, device or self.device, self.dtype, world)
+        told = [part.before_step() for part in self.controllers.values() if hasattr(part, "before_step")]
+        known = {name: torch.full_like(batch.accuracy_N, x) for signals in told for name, x in signals.items()}
+        return batch.with_signals(**known) if known else batch
 
     def _plan(self, batch: Batch) -> list[list[int]]:
         method = self.method
@@ -232,8 +235,11 @@ class Trainer:
         advantage_NT = per_token(batch.signals["advantage"], logp_NT).expand_as(logp_NT)
         return estimator.count(batch, estimator.weigh(batch, logp_NT, advantage_NT)[1])
 
-    def _update(self, loss: float) -> tuple[str, dict[str, float]]:
-        """Clip and step; nothing is changed when the loss or the gradient is not finite."""
+    def _update(self, loss: float, batch: Batch) -> tuple[str, dict[str, float]]:
+        """Clip and step; nothing is changed when the loss or the gradient is not finite.
+
+        An optimiser that reads the step's gradient at other weights too says `again`: it gets what computes it anew.
+        """
         part = self.method.optimizer
         limit = part.clip_norm if part.clip_norm is not None else math.inf
         norm = float(nn.utils.clip_grad_norm_(self.trained().values(), limit))
@@ -243,7 +249,7 @@ class Trainer:
         rate = part.rate(self.steps + 1)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
-        self.optimizer.step()
+        self.optimizer.step(*([partial(self._backward, batch)] if getattr(part, "again", False) else []))
         self.steps += 1
         for name, part in self.method.copies.items():
             part.follow(self.copies[name], self.model, self.steps)

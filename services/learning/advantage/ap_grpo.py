@@ -3,7 +3,7 @@
     A_i *= 1 + k (r_i - mean)
 
 Source: "Annotation-Free Visual Reasoning" (HART), arXiv:2602.23615, eq. 4 to 6, on (r - mean) / std. The paper's KL
-term is weighed by 1 - k (r_i - mean), which is `kl_weight`.
+term is weighed by 1 - k (r_i - mean): the regularizer `kl` with `preference: k`.
 Odd cases: equal rewards: weight 1, and A is 0. For k > 1 a weight may be negative; k is at most 1.
 """
 
@@ -30,11 +30,5 @@ class ApGrpo:
     modifies: ClassVar[bool] = True
 
     def __call__(self, batch: Batch, advantage: Tensor) -> Tensor:
-        return advantage * per_token(1 + self.k * self._above(batch), advantage)
-
-    def kl_weight(self, batch: Batch) -> Tensor:
-        """What the paper multiplies each rollout's KL term with, [N]."""
-        return 1 - self.k * self._above(batch)
-
-    def _above(self, batch: Batch) -> Tensor:
-        return batch.reward_N - group_mean(batch, batch.reward_N)
+        above_N = batch.reward_N - group_mean(batch, batch.reward_N)
+        return advantage * per_token(1 + self.k * above_N, advantage)

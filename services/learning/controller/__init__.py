@@ -16,7 +16,11 @@ Score = Callable[[Batch], Forward]
 
 
 class Controller(Protocol):
-    """State that lives between steps, on each rank for the rollouts it trained."""
+    """State that lives between steps, on each rank for the rollouts it trained.
+
+    A controller may have `before_step() -> dict[str, float]`: signals that every rollout of the step carries, [N], from
+    the reward on.
+    """
 
     def after_step(self, batch: Batch, score: Score) -> tuple[list[training_pb2.PromptShift], dict[str, float]]:
         """Look at what was just trained, under the updated policy: this rank's shifts, the step's metrics."""

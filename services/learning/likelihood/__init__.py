@@ -19,7 +19,7 @@ class Forward:
     signals: dict[str, Tensor] = field(default_factory=dict)
     """What was wanted besides; 0 on padding.
 
-    "entropy" [N, T], "logits" [N, T, V], "hidden" [N, T, D]; "top": "top_ids" and "top_logp" [N, T, K] of the likeliest
-    tokens; "picked" [N, T, P]: log-probs of the tokens in the batch's signal "pick"; "tempered" [N, T, 2]: log-probs at
-    a lower and a higher temperature; and what heads make of "hidden".
+    "entropy", "collision" [N, T], "logits" [N, T, V], "hidden" [N, T, D]; "top": "top_ids" and "top_logp" [N, T, K] of
+    the likeliest tokens; "picked" [N, T, P]: log-probs of the tokens in the batch's signal "pick"; "tempered"
+    [N, T, 2]: log-probs at a lower and a higher temperature; and what heads make of "hidden".
     """

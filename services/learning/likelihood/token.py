@@ -42,7 +42,9 @@ class Token:
 
     __post_init__ = check
 
-    provides: ClassVar[frozenset[str]] = frozenset({"entropy", "logits", "hidden", "top", "picked", "tempered"})
+    provides: ClassVar[frozenset[str]] = frozenset(
+        {"entropy", "logits", "hidden", "top", "picked", "tempered", "collision"}
+    )
 
     def __call__(self, model: nn.Module, batch: Batch, wanted: Collection[str] = ()) -> Forward:
         valid_NT = batch.valid_NT
@@ -88,12 +90,14 @@ def _score(
         logits_KV = logits_KV if logits_KV.dtype == torch.float64 else logits_KV.float()
         if (tau_K != 1).any():
             logits_KV = logits_KV / tau_K.to(logits_KV.dtype)[:, None]
-        if not {"entropy", "top", "picked", "tempered"} & set(wanted):
+        if not {"entropy", "top", "picked", "tempered", "collision"} & set(wanted):
             return {"logp": -functional.cross_entropy(logits_KV, token_K, reduction="none")}
         logp_KV = logits_KV.log_softmax(-1)
         found = {"logp": logp_KV.gather(1, token_K[:, None]).squeeze(1)}
         if "entropy" in wanted:
             found["entropy"] = -torch.xlogy(logp_KV.exp(), logp_KV.exp()).sum(-1)
+        if "collision" in wanted:
+            found["collision"] = logp_KV.exp().square().sum(-1)
         if "tempered" in wanted:
             scored = [(logits_KV / t).log_softmax(-1).gather(1, token_K[:, None]) for t in tempers]
             found["tempered"] = torch.cat(scored, 1)

@@ -7,8 +7,8 @@
 The model's parameters are theta~ throughout: the engines must sample with the extrapolated weights. theta and d lie in
 the optimiser's state.
 
-Source: "Momentum-based policy gradient with second-order information" and N-PG-IGT (Fatkhullin et al.), as tuned for
-asynchronous RL (Rennala NIGT): eta 0.001 to 0.1.
+Source: N-PG-IGT ("Stochastic Policy Gradient Methods: Improved Sample Complexity for Fisher-non-degenerate Policies",
+arXiv:2302.01734), as tuned for asynchronous RL (Rennala NIGT): eta 0.001 to 0.1.
 Odd cases: a gradient of norm 0 leaves theta where it is. The norm of the step is lr itself: there is no adaptive scale,
 so lr is in units of the weights' own norm. The first step has d = g.
 """

@@ -1,4 +1,4 @@
-"""N-PG-IGT and OBLR: the worked numbers, and runs that go on from a checkpoint as if nothing had happened."""
+"""N-PG-IGT, HARPG and OBLR: the worked numbers, and runs that go on from a checkpoint as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import nn
 
 from pipeline.recipe import load_recipe
 from services.learning import checkpoint
+from services.learning.optimizer.harpg import Harpg
 from services.learning.optimizer.nigt import Nigt
 from services.learning.optimizer.oblr import Oblr
 from services.learning.trainer import Trainer
@@ -40,6 +41,60 @@ def test_n_pg_igt_has_one_norm_over_all_parameters():
     assert (float(a), float(b)) == pytest.approx((-0.6, 0.8))
 
 
+def parabola(part, steps=3):
+    """(weights, momenta) of a climb of -theta^2 / 2 from theta = 1."""
+    theta = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = part.build([theta])
+
+    def again():
+        theta.grad = theta.detach().clone()
+
+    found = []
+    for _ in range(steps):
+        again()
+        optimizer.step(again)
+        found.append((float(theta.detach()), float(optimizer.state[theta]["momentum"])))
+    return tuple(zip(*found, strict=True))
+
+
+def test_harpg_tracks_the_gradient_of_a_parabola_exactly():
+    theta, momentum = parabola(Harpg(lr=0.1, eta=0.5))
+    assert theta == pytest.approx([0.9, 0.81, 0.729]) and momentum == pytest.approx([-1, -0.9, -0.81])
+
+
+def test_n_harpg_takes_steps_of_one_length():
+    theta, _ = parabola(Harpg(lr=0.1, eta=0.5, normalised=True))
+    assert theta == pytest.approx([0.9, 0.8, 0.7])
+
+
+def test_harpg_adds_the_difference_of_gradients_at_a_point_of_the_way():
+    """x^4 / 4: the second derivative at the point drawn for the step, q from the count of steps."""
+    x = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    optimizer = Harpg(lr=0.1, eta=0.5, reach=1e-4).build([x])
+
+    def again():
+        x.grad = x.detach() ** 3
+
+    for _ in range(2):
+        again()
+        optimizer.step(again)
+    q = float(torch.rand((), generator=torch.Generator().manual_seed(1)))
+    between = q * 0.9 + (1 - q) * 1.0
+    v = -3 * between**2 * (0.9 - 1.0)
+    wanted = 0.5 * (-1 + v) + 0.5 * -(0.9**3)
+    assert float(optimizer.state[x]["momentum"]) == pytest.approx(wanted, abs=1e-7)
+    assert float(x.detach()) == pytest.approx(0.9 + 0.1 * wanted, abs=1e-8)
+
+
+def test_harpg_asks_for_two_more_gradients_and_leaves_a_point_without_one_alone():
+    x, asked = nn.Parameter(torch.zeros(2)), []
+    optimizer = Harpg(normalised=True).build([x])
+    for _ in range(2):
+        x.grad = torch.zeros(2)
+        optimizer.step(lambda: asked.append(1))
+    assert not asked and x.tolist() == [0, 0]
+
+
 def test_oblr_factor_of_four_gradients():
     one = nn.Parameter(torch.zeros(2))
     optimizer = Oblr(memory=1.0).build([one])
@@ -64,7 +119,7 @@ def test_oblr_slows_where_gradients_disagree():
     assert moved[1] < 0.1 * moved[0]
 
 
-@pytest.mark.parametrize("recipe", ["nigt", "oblr_po"])
+@pytest.mark.parametrize("recipe", ["nigt", "harpg", "oblr_po"])
 def test_a_run_goes_on_from_a_checkpoint_to_the_same_weights(recipe, tmp_path):
     changed = load_recipe({"base": recipe, "optimizer": dict(load_recipe(recipe).optimizer) | {"lr": 1e-2}})
     one, other = (Trainer(tiny_model(seed), changed, max_tokens=6) for seed in (0, 9))

@@ -127,3 +127,14 @@ def test_epo_remembers_each_turn_through_a_checkpoint_and_holds_only_long_rollou
     batch.turn_NT[:] = torch.tensor([0, 2])
     found = other.over_step(batch)["epo_history"]
     assert float(found[0, 0]) == pytest.approx(0.55) and found[0, 1].isnan()
+
+
+def test_ap_grpo_holds_rollouts_above_their_group_back_less():
+    for reward, wanted in (([1, 0, 0, 1], [0.7, 1.3, 1.3, 0.7]), ([1, 0, 0, 0], [0.55, 1.15, 1.15, 1.15])):
+        batch = batch_of([[-1.0]] * 4, reward=reward, ref_logp=[[-0.9]] * 4)
+        near(Kl(preference=0.6).over_step(batch)["kl_weight"], wanted)
+    one = batch_of(
+        [[-1.0], [-1.0]], reward=[1, 0], ref_logp=[[-0.9], [-0.9]]
+    )  # k3 of .1 is .005171, weights .7 and 1.3
+    assert value(Kl(coef=0.04, preference=0.6), one, [[-1.0], [-1.0]]) == pytest.approx(0.04 * 0.0051709, abs=1e-8)
+    assert value(Kl(coef=1.0, preference=0.6), one, [[-1.0], [-0.9]]) == pytest.approx(0.7 * 0.0051709 / 2, abs=1e-7)
