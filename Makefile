@@ -134,5 +134,9 @@ kafka-stop:
 bench: setup-test
 	$(BIN)/python -m tests.bench
 
+# One of them: make bench-learner, make bench-recipes...
+bench-%: setup-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench $*
+
 clean:
 	rm -rf .venv .venv-audit .venv-proto build runs .kafka

@@ -24,6 +24,8 @@ NAMES = (
     "mixed",
     "advantages",
     "observing",
+    "learner",
+    "recipes",
 )
 
 

@@ -17,12 +17,14 @@ from torch import Tensor
 from pipeline import parts, partspec
 from services.learning.batch import Batch
 from services.learning.collate import collate
+from sluice.v1 import rollout_pb2
 from tests.bench.table import machine, table
 from tests.services.learning.made import supplied
 from tests.services.learning.rollouts import call, group, member
 
 GROUPS, SIZE, TOKENS = 512, 8, 1024
 ROOM = "learning.advantage"
+RANKS = {f"rank_{k}": 0.1 * k for k in range(1, 11)}
 
 
 def main() -> str:
@@ -42,11 +44,14 @@ def main() -> str:
 
 
 def big(tokens: int) -> Batch:
-    """The batch: real rollouts of four tokens, their [N, T] tensors repeated to `tokens`."""
+    """The batch: real rollouts of four calls of a token each, their [N, T] tensors drawn out to `tokens`.
+
+    Two players, two roles, ten ranked items: what is reckoned for each turn or item has several.
+    """
     generator = torch.Generator().manual_seed(0)
     right = (torch.rand(GROUPS * SIZE, generator=generator) < 0.4).tolist()
     made = [
-        group(f"g{g}", [member([call([3 + i, 4, 5, 6])], right[g * SIZE + i], index=i) for i in range(SIZE)])
+        group(f"g{g}", [member(turns(3 + i), right[g * SIZE + i], index=i, rewards=RANKS) for i in range(SIZE)])
         for g in range(GROUPS)
     ]
     batch = collate(made, version=0, max_tokens=tokens)
@@ -57,10 +62,20 @@ def big(tokens: int) -> Batch:
     for field in dataclasses.fields(batch):
         value = getattr(batch, field.name)
         if field.name.endswith("_NT"):
-            changed[field.name] = value.repeat(1, tokens // value.shape[1]) * valid_NT
+            changed[field.name] = value.repeat_interleave(tokens // value.shape[1], 1) * valid_NT
     changed["behaviour_NT"] = -torch.rand(valid_NT.shape, generator=generator) * valid_NT
     changed |= {"mask_NT": valid_NT, "length_N": length_N, "reward_N": batch.accuracy_N}
-    return dataclasses.replace(batch, **changed).counted()
+    item_NT = (torch.arange(tokens) * len(RANKS) // tokens).to(batch.reward_N.dtype).expand(valid_NT.shape).clone()
+    return dataclasses.replace(batch, **changed, side={"item": item_NT}).counted()
+
+
+def turns(token: int) -> list[rollout_pb2.Call]:
+    """Four calls of one token, two of each player, the second and the last with a step reward."""
+    places = [
+        rollout_pb2.CallPlace(player=i % 2, role=f"role{i % 2}", turn=i, step_reward=[0.0, 0.3, 0.0, token / 10][i])
+        for i in range(4)
+    ]
+    return [call([token + i], place=place) for i, place in enumerate(places)]
 
 
 def milliseconds(work: Callable[[], object]) -> float:

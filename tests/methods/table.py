@@ -1,7 +1,9 @@
 """`docs/methods.csv`: of every recipe its parts, the test that holds their numbers and the test that it learns.
 
-Nothing is kept by hand: recipes are found in their folder, tests by walking `tests/`. A part's golden test is a test in
-the file or room of that part which names it. `python -m tests.methods.table` writes the file and prints done of total.
+Nothing is kept by hand: recipes are found in their folder, tests by walking `tests/`. A part's golden test is one that
+names the part and holds the numbers of its worked example: of several the one that holds most of them. Where none does
+and the example is a doctest, that is the test. `python -m tests.methods.table` writes the file, prints done of total,
+and fails on a blank.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -57,18 +61,23 @@ def done() -> str:
 
 @cache
 def golden_test(part: str) -> str:
-    """The test that holds a part ("room.name") to its numbers: in the part's own test file, else in its room, else in
-    its service, a test that names the part; of several the one with most decimal numbers. Empty when there is none."""
+    """The test that holds a part ("room.name") to its worked example, or the example itself where it is a doctest with
+    a result. Empty when there is none."""
     room, _, name = part.partition(".")
     service = next(one for one in ("learning", "difficulty") if f"{one}.{room}" in partspec.rooms(one))
-    folder = ROOT / "tests" / "services" / service
-    own = folder / room / f"test_{name}.py"
-    for files in ([own], sorted((folder / room).glob("test_*.py")), sorted(folder.rglob("test_*.py"))):
-        tests = [(file, test) for file in files for test in _tests(file) if file == own or _names(test, name)]
-        if tests:
-            file, test = max(tests, key=lambda pair: _decimals(pair[1]))
+    spec = partspec.read(f"{service}.{room}", name)
+    tests = [
+        (file.parent.name == room, file, test)
+        for file in sorted((ROOT / "tests" / "services" / service).rglob("test_*.py"))
+        for test in _tests(file)
+        if _names(test, name) or file.name == f"test_{name}.py"
+    ]
+    for wanted, least in ((_telling(spec.example), 1), (_numbers(spec.example), len(_numbers(spec.example)) / 2)):
+        scored = [(len(_numbers(_source(file, test)) & wanted), near, file, test) for near, file, test in tests]
+        held, _, file, test = max(scored, key=lambda each: each[:2], default=(0, False, ROOT, None))
+        if held and held >= least:
             return f"{file.relative_to(ROOT)}::{test.name}"
-    return ""
+    return f"services/{service}/{room}/{name}.py::doctest" if ">>>" in spec.example and _numbers(spec.example) else ""
 
 
 def learning_test(recipe: str, confidence: str) -> str:
@@ -83,10 +92,12 @@ def learning_test(recipe: str, confidence: str) -> str:
 
 @cache
 def _tests(file: Path) -> tuple[ast.FunctionDef, ...]:
-    if not file.is_file():
-        return ()
-    nodes = ast.parse(file.read_text()).body
-    return tuple(node for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"))
+    return tuple(node for node in _nodes(file) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"))
+
+
+@cache
+def _nodes(file: Path) -> tuple[ast.stmt, ...]:
+    return tuple(ast.parse(file.read_text()).body) if file.is_file() else ()
 
 
 def _names(test: ast.FunctionDef, name: str) -> bool:
@@ -95,10 +106,34 @@ def _names(test: ast.FunctionDef, name: str) -> bool:
     return class_name in source or name in source
 
 
-def _decimals(test: ast.FunctionDef) -> int:
-    return sum(isinstance(node, ast.Constant) and isinstance(node.value, float) for node in ast.walk(test))
+def _source(file: Path, test: ast.FunctionDef) -> str:
+    """A test with the constants of its module that it names."""
+    nodes = [node for node in _nodes(file) if isinstance(node, ast.Assign)]
+    used = {node.id for node in ast.walk(test) if isinstance(node, ast.Name)}
+    kept = [node for node in nodes if used & {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}]
+    return "\n".join(map(ast.unparse, [*kept, test]))
+
+
+def _numbers(text: str) -> frozenset[float]:
+    """The sizes of the numbers in a text.
+
+    >>> sorted(_numbers("b = .571429 at lam2 0.5; A [-0.25, 1, 3e-4]"))
+    [0.0003, 0.25, 0.5, 0.571429, 1.0]
+    """
+    found = re.findall(r"(?<![\w.])(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", text)
+    return frozenset(abs(float(each)) for each in found)
+
+
+def _telling(text: str) -> frozenset[float]:
+    """Those that hardly stand in two texts by chance.
+
+    >>> sorted(_telling("b = .571429 at 0.5, 1 and 8"))
+    [0.571429]
+    """
+    return frozenset(one for one in _numbers(text) if one % 1 and one != 0.5)
 
 
 if __name__ == "__main__":
     FILE.write_text(text(), encoding="utf-8")
     print(done())
+    sys.exit("\n".join(blanks()) or 0)

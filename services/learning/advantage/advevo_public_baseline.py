@@ -21,6 +21,7 @@ from pipeline.knobs import check, knob
 from services.learning.advantage._group import masked_mean, whiten
 from services.learning.batch import Batch
 from services.learning.reduce import step_moments
+from services.learning.signal._calls import Calls
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,19 @@ class AdvevoPublicBaseline:
     needs: ClassVar[frozenset[str]] = frozenset({"role", "turn_reward"})
 
     def __call__(self, batch: Batch) -> Tensor:
-        role_NT, reward_NT = batch.signals["role"], batch.signals["turn_reward"]
-        found_NT = torch.zeros_like(reward_NT)
-        for role in self._roles(batch, role_NT):
-            own_NT = batch.valid_NT & (role_NT == role)
-            speaks_N = own_NT.any(1)
-            return_N = (reward_NT * own_NT).sum(1)
+        calls = Calls.of(batch)
+        role_K, reward_K = calls.last(batch.signals["role"]), calls.last(batch.signals["turn_reward"])
+        found_K = torch.zeros_like(reward_K)
+        for role in torch.cat(batch.world.gather_rows(role_K.unique()[:, None])).unique().tolist():
+            own_K = role_K == role
+            sums_N2 = reward_K.new_zeros((len(batch), 2))
+            sums_N2.index_add_(0, calls.row_K, torch.stack([reward_K * own_K, own_K.to(reward_K.dtype)], 1))
+            return_N, speaks_N = sums_N2[:, 0], sums_N2[:, 1] > 0
             if self.pool == "step":
                 mean_N = step_moments(batch, return_N, speaks_N, 1)[0].expand_as(return_N)
             else:
                 mean_N = masked_mean(batch, return_N, speaks_N)
-            found_NT = torch.where(own_NT, (return_N - mean_N)[:, None], found_NT)
-        found_NT = found_NT * batch.mask_NT
-        return whiten(batch, found_NT, batch.mask_NT, 1e-8) * batch.mask_NT if self.whiten else found_NT
-
-    def _roles(self, batch: Batch, role_NT: Tensor) -> list[int]:
-        mine = role_NT[batch.valid_NT].unique()
-        return torch.cat(batch.world.gather_rows(mine[:, None])).unique().tolist()
+            found_K = torch.where(own_K, (return_N - mean_N)[calls.row_K], found_K)
+        if self.whiten:
+            found_K = whiten(batch, found_K, calls.count(batch.mask_NT), 1e-8)
+        return calls.along(found_K) * batch.mask_NT

@@ -24,7 +24,7 @@ from pipeline.knobs import check, knob
 from services.learning.advantage._group import whiten
 from services.learning.batch import Batch
 from services.learning.reduce import step_moments
-from services.learning.signal._calls import last_of_call
+from services.learning.signal._calls import Calls
 
 
 @dataclass(frozen=True)
@@ -41,30 +41,45 @@ class MarsTurn:
     needs: ClassVar[frozenset[str]] = frozenset({"player", "turn_reward"})
 
     def __call__(self, batch: Batch) -> Tensor:
-        player_NT, mask_NT = batch.signals["player"], batch.mask_NT
-        players = int(batch.world.max(player_NT.max().double() if player_NT.numel() else torch.zeros(()).double())) + 1
-        own = [mask_NT & (player_NT == player) for player in range(players)]
-        found_NT = self._centred(batch, own)
-        if self.whiten_rewards:
-            found_NT = whiten(batch, found_NT, mask_NT, 1e-8) * mask_NT
-        found_NT = sum(self._to_go(found_NT * mine_NT) * mine_NT for mine_NT in own)
-        for mine_NT in own:
-            found_NT = found_NT - self._distinct_mean(batch, found_NT[mine_NT]) * mine_NT
-        return (whiten(batch, found_NT, mask_NT, 1e-8) if self.whiten_advantages else found_NT) * mask_NT
+        calls = Calls.of(batch)
+        player_K, count_K = calls.last(batch.signals["player"]), calls.count(batch.mask_NT)
+        most = player_K.max() if len(player_K) else torch.zeros((), dtype=torch.long, device=player_K.device)
+        players = range(int(batch.world.max(most.double())) + 1)
+        gain_K = self.centred(batch, calls, player_K, players)
+        if self.whiten_rewards:  # their mean is 0, and so is every token's that ends no turn
+            square, tokens = batch.world.sum(torch.stack([(gain_K**2).sum(), count_K.sum()]))
+            gain_K = gain_K / (square / (tokens - 1).clamp(min=1) + 1e-8).sqrt()
+        value_K = self.to_go(calls, gain_K * self.gamma ** calls.end_K.to(gain_K.dtype), player_K, players)
+        if self.gamma == 1:  # equal all along a call
+            return calls.along(self._finished(batch, value_K, player_K, count_K, players)) * batch.mask_NT
+        place_T = torch.arange(batch.call_NT.shape[1], device=value_K.device, dtype=value_K.dtype)
+        value_NT = calls.along(value_K) / self.gamma**place_T * batch.mask_NT
+        return self._finished(batch, value_NT, batch.signals["player"], batch.mask_NT, players) * batch.mask_NT
 
-    def _centred(self, batch: Batch, own: list[Tensor]) -> Tensor:
-        """Turn rewards minus their player's mean, at ends of turns."""
-        reward_NT, end_NT = batch.signals["turn_reward"], last_of_call(batch)
-        found_NT = torch.zeros_like(reward_NT)
-        for mine_NT in own:
-            mean, _ = step_moments(batch, reward_NT, mine_NT & end_NT, 1)
-            found_NT = torch.where(mine_NT & end_NT, reward_NT - mean, found_NT)
-        return found_NT
+    def centred(self, batch: Batch, calls: Calls, player_K: Tensor, players: range) -> Tensor:
+        """Turn rewards minus their player's mean, [K]; 0 where the end of a turn is not trained on. Collective."""
+        reward_K, trained_K = calls.last(batch.signals["turn_reward"]), calls.last(batch.mask_NT)
+        found_K = torch.zeros_like(reward_K)
+        for player in players:
+            own_K = trained_K & (player_K == player)
+            found_K = torch.where(own_K, reward_K - step_moments(batch, reward_K, own_K, 1)[0], found_K)
+        return found_K
 
-    def _to_go(self, reward_NT: Tensor) -> Tensor:
-        place_T = torch.arange(reward_NT.shape[1], device=reward_NT.device, dtype=reward_NT.dtype)
-        scale_T = self.gamma**place_T
-        return (reward_NT * scale_T).flip(1).cumsum(1).flip(1) / scale_T
+    def to_go(self, calls: Calls, gain_K: Tensor, player_K: Tensor, players: range) -> Tensor:
+        """What the same player still gains from each call on, [K]."""
+        found_K = torch.zeros_like(gain_K)
+        for player in players:
+            own_K = player_K == player
+            rest_NC = calls.table(gain_K * own_K).flip(1).cumsum(1).flip(1)
+            found_K = torch.where(own_K, rest_NC[calls.row_K, calls.call_K], found_K)
+        return found_K
+
+    def _finished(self, batch: Batch, value: Tensor, player: Tensor, weight: Tensor, players: range) -> Tensor:
+        """Steps 4 and 5, on values that stand for `weight` trained tokens each."""
+        for one in players:
+            own = (player == one) & (weight > 0)
+            value = value - self._distinct_mean(batch, value[own]) * own
+        return whiten(batch, value, weight, 1e-8) if self.whiten_advantages else value
 
     def _distinct_mean(self, batch: Batch, value_K: Tensor) -> Tensor:
         mine_K = value_K.round(decimals=self.digits).unique()

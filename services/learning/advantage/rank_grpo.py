@@ -41,10 +41,9 @@ class RankGrpo:
         advantage_KN = torch.stack([self._normal(batch, reward_N) for reward_N in self.rewards(batch)])
         if self.item not in batch.side:
             return advantage_KN[0]
-        item_NT = batch.side[self.item].nan_to_num(nan=0.0).long()
-        ranks = len(advantage_KN)
-        found_NT = advantage_KN.T.gather(1, item_NT.clamp(0, ranks - 1))
-        return torch.where(batch.valid_NT & (item_NT < ranks), found_NT, torch.zeros_like(found_NT))
+        item_NT = batch.side[self.item].nan_to_num(nan=0.0).clamp_(0, len(advantage_KN)).long()
+        beyond_KN = torch.cat([advantage_KN, torch.zeros_like(advantage_KN[:1])])
+        return beyond_KN.T.contiguous().gather(1, item_NT).mul_(batch.valid_NT)
 
     def rewards(self, batch: Batch) -> Tensor:
         """Reward of each rank, [K, N]."""

@@ -41,8 +41,10 @@ class OnLine:
     """Sampler, checker and learner over one model. `flip` turns the advantage; where an objective reads rewards
     itself, and so has no advantage to turn, it turns the verdicts."""
 
-    def __init__(self, recipe: str, seed: int, flip: bool = False) -> None:
-        self.recipe = _quick(load_recipe(recipe))
+    def __init__(
+        self, recipe: str, seed: int, flip: bool = False, steps: int = STEPS, rollouts: int = ROLLOUTS
+    ) -> None:
+        self.recipe, self.steps, self.rollouts = _quick(load_recipe(recipe)), steps, rollouts
         self.model = tiny_model(seed, torch.float32)
         self.trainer = Trainer(self.model, self.recipe, LONGEST, Compute(device="cpu"))
         self.turned = flip and self.recipe.objective is not None
@@ -52,19 +54,23 @@ class OnLine:
         self.size = self.recipe.budget.knobs.get("n", 8)
         replay = parts.load("learning.replay", self.recipe.replay.name, **self.recipe.replay.knobs)
         self.learner = Relearner(
-            self.trainer, replay, Assembler(min_group=self.recipe.min_group), max(1, ROLLOUTS // self.size), STEPS
+            self.trainer, replay, Assembler(min_group=self.recipe.min_group), max(1, rollouts // self.size), steps
         )
         self.draw, self.numbers, self.offsets = random.Random(seed), count(1), count()
         self.generator = torch.Generator().manual_seed(seed)
 
+    def right(self, pair: tuple[int, int], tokens: list[int]) -> bool:
+        """Whether an answer is right."""
+        return tokens[0] % 2 == 0
+
     def run(self) -> float:
-        """Thirty steps; how much the gap between right and wrong held-out answers has grown, nats."""
+        """All steps; how much the gap between right and wrong held-out answers has grown, nats."""
         before = self.gap()
-        for _ in range(8 * STEPS):
-            if self.learner.step >= STEPS:
+        for _ in range(8 * self.steps):
+            if self.learner.step >= self.steps:
                 break
             self.round()
-        assert self.learner.step == STEPS, f"{self.recipe.name} made {self.learner.step} steps"
+        assert self.learner.step == self.steps, f"{self.recipe.name} made {self.learner.step} steps"
         return self.gap() - before
 
     @torch.no_grad()
@@ -76,15 +82,19 @@ class OnLine:
     def round(self) -> None:
         """One batch of requests: sampled, checked, learned from."""
         for nouns in self.sample():
-            for topic, noun in nouns:
-                record = Record(topic, 0, next(self.offsets), b"", b"", (), 0)
-                for _ in self.learner.take(noun, record, topic):
-                    pass
+            self.take(nouns)
+
+    def take(self, nouns: list[tuple[str, Any]]) -> None:
+        """Learn from one group's nouns, which a step may follow."""
+        for topic, noun in nouns:
+            record = Record(topic, 0, next(self.offsets), b"", b"", (), 0)
+            for _ in self.learner.take(noun, record, topic):
+                pass
 
     @torch.no_grad()
     def sample(self):
         """For each group: its request, its rollouts, its verdicts."""
-        groups = max(1, ROLLOUTS // self.size)
+        groups = max(1, self.rollouts // self.size)
         asked = [self.draw.choice(ASKED) for _ in range(groups)]
         text_NL = torch.tensor([pair for pair in asked for _ in range(self.size)])
         logprobs = []
@@ -119,7 +129,7 @@ class OnLine:
                 ending=rollout_pb2.ENDING_LENGTH if length == LONGEST else rollout_pb2.ENDING_STOP,
             )  # fmt: skip
             said.sha256 = rollout_sha256(said)
-            found += [("rollouts", said), ("verdicts", self.verdict(said, tokens[0] % 2 == 0))]
+            found += [("rollouts", said), ("verdicts", self.verdict(said, self.right(pair, tokens)))]
         return found
 
     def verdict(self, said: rollout_pb2.Rollout, right: bool) -> rollout_pb2.Verdict:

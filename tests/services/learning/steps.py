@@ -27,15 +27,19 @@ def step(
     `gap`: nats between behaviour, proximal and reference policy. Every signal that some part could need is there.
     """
     made = random_groups(seed, groups=groups, size=size, longest=LONGEST)
-    batch = collate(made, version=3, max_tokens=LONGEST, dtype=torch.float64)
+    return signalled(collate(made, version=3, max_tokens=LONGEST, dtype=torch.float64), seed, spread, gap)
+
+
+def signalled(batch: Batch, seed: int, spread: float, gap: float) -> tuple[Batch, Tensor, Tensor]:
+    """What `step` makes of a batch."""
     generator = torch.Generator().manual_seed(seed + 100)
-    shape = batch.token_NT.shape
+    shape, dtype = batch.token_NT.shape, batch.behaviour_NT.dtype
 
     def noise() -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
+        return torch.randn(shape, generator=generator, dtype=dtype)
 
     first_NT = noise()
-    advantage_N = torch.randn(len(batch), generator=generator, dtype=torch.float64)
+    advantage_N = torch.randn(len(batch), generator=generator, dtype=dtype)
     signals = {name: noise().abs() for name in partspec.names("learning.signal")}
     signals |= {name: batch.behaviour_NT + gap * noise() for name in ("prox_logp", "ref_logp")}
     logp_NT = ((batch.behaviour_NT + spread * first_NT) * batch.valid_NT).requires_grad_()
@@ -51,8 +55,9 @@ def teaching(batch: Batch, noise: Callable[[], Tensor]) -> dict[str, Tensor]:
     first_NT = -0.2 - noise().abs()
     top_NTK = torch.stack([first_NT, torch.log1p(-first_NT.exp()) - 0.5], -1) * batch.valid_NT[..., None]
     ids_NTK = torch.stack([batch.token_NT, batch.token_NT + 1], -1) % VOCAB
-    return {"pick": ids_NTK, "teacher_top": top_NTK, "top_ids": ids_NTK, "top_logp": top_NTK,
-            "teacher_logp": first_NT, "teacher_entropy": noise().abs(), "taught": (batch.accuracy_N < 2).double(),
+    taught_N = (batch.accuracy_N < 2).to(batch.behaviour_NT.dtype)
+    return {"pick": ids_NTK, "teacher_top": top_NTK, "top_ids": ids_NTK, "top_logp": top_NTK, "taught": taught_N,
+            "teacher_logp": first_NT, "teacher_entropy": noise().abs(),
             "hidden": torch.stack([noise(), noise(), noise()], -1)}  # fmt: skip
 
 

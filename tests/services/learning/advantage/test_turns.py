@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from services.learning.advantage.advevo_public_baseline import AdvevoPublicBaseline
 from services.learning.advantage.mars_turn import MarsTurn
 from services.learning.collate import collate
+from services.learning.signal._calls import Calls
 from sluice.v1 import rollout_pb2
 from tests.services.learning.made import lists, supplied, vector
 from tests.services.learning.numbers import near
@@ -39,11 +41,9 @@ def games():
 
 def test_mars_turn_rewards_lose_their_players_mean():
     batch = supplied(games(), MarsTurn())
-    own = [batch.mask_NT & (batch.signals["player"] == player) for player in (0, 1)]
-    found = MarsTurn()._centred(batch, own)
-    near(found[0], [0, -0.05, 0, 0, 0.95])
-    near(found[2], [0, 0.15, 0, 0, -1.05])
-    near(found[1], [0, 0, 0, 0, -1])
+    calls = Calls.of(batch)
+    found = calls.table(MarsTurn().centred(batch, calls, calls.last(batch.signals["player"]), range(2)))
+    near(found, [[-0.05, 0.95], [0, -1], [0.15, -1.05], [0, 1]])
 
 
 def test_mars_reward_to_go_loses_the_mean_of_the_players_distinct_values():
@@ -80,6 +80,34 @@ def test_mars_a_player_whose_values_are_all_one_gets_zero():
 def test_mars_on_single_turn_rollouts_uses_their_reward():
     part = MarsTurn(whiten_rewards=False, whiten_advantages=False)
     near(part(supplied(lists([1, 0, 0, 0], lengths=[2, 1, 1, 1]), part))[:, 0], [0.5, -0.5, -0.5, -0.5])
+
+
+def slow_mars(batch, gamma):
+    """Token by token: rewards at ends, whitened, to go, less distinct means, whitened again."""
+    mask, player, rewards = batch.mask_NT, batch.signals["player"], batch.signals["turn_reward"]
+    x = torch.zeros_like(rewards)
+    ends = {(i, int((batch.call_NT[i, : int(n)] == c).nonzero().max())) for i, n in enumerate(batch.length_N)
+            for c in set(batch.call_NT[i, : int(n)].tolist())}  # fmt: skip
+    for one in (0, 1):
+        own = [(i, t) for i, t in ends if mask[i, t] and player[i, t] == one]
+        for i, t in own:
+            x[i, t] = rewards[i, t] - sum(rewards[j, u] for j, u in own) / len(own)
+    x = (x - x[mask].mean()) / (x[mask].var() + 1e-8).sqrt() * mask
+    out = torch.zeros_like(x)
+    for i, t in mask.nonzero().tolist():
+        later = [u for u in range(t, x.shape[1]) if mask[i, u] and player[i, u] == player[i, t]]
+        out[i, t] = sum(gamma ** (u - t) * x[i, u] for u in later)
+    for one in (0, 1):
+        own = mask & (player == one)
+        out = out - out[own].round(decimals=6).unique().mean() * own
+    return (out - out[mask].mean()) / (out[mask].var() + 1e-8).sqrt() * mask
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_mars_by_calls_is_mars_by_tokens(gamma):
+    both = [turn([3], 0.5, 0), turn([4, 7], 0.1, 1, index=1), turn([5, 3], 1, 0, index=2), turn([6], -1, 1, index=3)]
+    batch = supplied(batch_of(view(0, 0, 1), view(1, 0.3, -1), both, [turn([3, 4, 5], 0.7, 0)]), MarsTurn())
+    near(MarsTurn(gamma=gamma)(batch), slow_mars(batch, gamma).tolist(), 1e-9)
 
 
 def roles():
