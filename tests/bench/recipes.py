@@ -109,10 +109,11 @@ def main() -> str:
         [
             "# Every recipe on one task of mixed difficulty",
             f"Pass rate {before:.2f} at first; at most {STEPS} steps of {ROLLOUTS} rollouts, {len(seeds)} seeds, AdamW "
-            f"at 3e-3 (the recipe's own optimiser where it has another, at that rate). `-`: not in {STEPS * ROLLOUTS:,} "
-            f"rollouts. After the stream: pass rate after {len(stream)} groups of 8 that GRPO sampled over "
-            f"{STREAM_STEPS} steps, seed {seeds[0]}. Methods of several turns, demonstrations or special rewards act "
-            f"as what they stand on here. {machine()}, {(time.monotonic() - start) / 60:.0f} minutes on one thread.",
+            "at 3e-3 (the recipe's own optimiser where it has another, at that rate). `-`: not in "
+            f"{STEPS * ROLLOUTS:,} rollouts. After the stream: pass rate after {len(stream)} groups of 8 that GRPO "
+            f"sampled over {STREAM_STEPS} steps, seed {seeds[0]}. Methods of several turns, demonstrations or special "
+            "rewards act as what they stand on here. "
+            f"{machine()}, {(time.monotonic() - start) / 60:.0f} minutes on one thread.",
             "![rollouts to a pass rate of 0.8](recipes.svg)",
             table(header, shown),
         ]

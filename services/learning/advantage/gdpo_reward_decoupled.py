@@ -25,7 +25,7 @@ from services.learning.reduce import group_sum, row_count, step_moments
 
 @dataclass(frozen=True)
 class GdpoRewardDecoupled:
-    """(correct, format) (1,1), (1,0), (0,1), (0,0) | (1,1), (0,1) x 3: A = [1.527404, 0, 0, -1.527404, 1.322735, ...]."""
+    """(correct, format) (1,1), (1,0), (0,1), (0,0) | (1,1), 3 (0,1): A = [1.527404, 0, 0, -1.527404, 1.322735, ...]."""
 
     rewards: tuple[str, ...] = knob(("accuracy", "format"), "raw rewards by name; reward: the combined, shaped one")
     weights: tuple[float, ...] = knob((), "one per reward; all 1 when empty")
