@@ -10,16 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from pipeline import parts, partspec
+from pipeline import partspec
 from pipeline.recipe import load_recipe
 from services.learning.batch import Batch
 from services.learning.collate import collate
+from services.learning.estimator import Estimator
 from services.learning.group import Group
 from services.learning.model import Compute
 from services.learning.trainer import Trainer
@@ -30,7 +30,6 @@ from tests.services.learning.rollouts import call, group, member
 from tests.services.learning.steps import begun, forward, loaded, signalled
 
 GROUPS, SIZE, CONTEXT, TOKENS, VOCAB, ROUNDS = 8, 8, 32, 128, 512, 5
-Estimator = Any
 
 
 def main() -> str:
@@ -140,34 +139,28 @@ def shares(groups: list[Group], step_s: float) -> list[list[object]]:
 
 
 def _work(room: str, name: str, batch: Batch, advantage_N: Tensor, logp_NT: Tensor) -> Callable[[], object]:
-    part = parts.load(f"learning.{room}", name) if room in ("reward", "advantage", "denominator") else loaded(
-        f"learning.{room}", name
-    )  # fmt: skip
+    part = loaded(f"learning.{room}", name)
     if room == "reward":
         return lambda: part(batch, batch.reward_N)
     if room == "denominator":
         return lambda: part(batch)
     if room == "advantage":
         return lambda: credit(part, batch)
-    estimator = _estimator(room, name, part)
+    estimator = Estimator(
+        weights=(part,) if room == "weight" else (),
+        regularizers=((name, part),) if room == "regularizer" else (),
+        objective=part if room == "objective" else None,
+    )
+    advantage_NT = advantage_N[:, None].expand_as(logp_NT)
 
     def work() -> None:
         ready = begun(estimator, batch, advantage_N, logp_NT)
         if room == "weight":
-            estimator.weigh(ready, logp_NT.detach(), advantage_N[:, None].expand_as(logp_NT))
+            estimator.weigh(ready, logp_NT.detach(), advantage_NT)
             return
-        term = part(ready, forward(ready, logp_NT)) if room == "regularizer" else part(
-            ready, forward(ready, logp_NT), advantage_N[:, None].expand_as(logp_NT)
-        )  # fmt: skip
+        brought = forward(ready, logp_NT)
+        term = part(ready, brought) if room == "regularizer" else part(ready, brought, advantage_NT)
         if term.requires_grad:
             torch.autograd.grad(term, logp_NT, allow_unused=True)
 
     return work
-
-
-def _estimator(room: str, name: str, part: Any) -> Estimator:
-    from services.learning.estimator import Estimator
-
-    if room == "weight":
-        return Estimator((part,))
-    return Estimator((), regularizers=((name, part),)) if room == "regularizer" else Estimator((), objective=part)

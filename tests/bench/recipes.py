@@ -11,6 +11,7 @@ SEEDS=0-2 RECIPES=grpo,dapo make bench-recipes      some of them
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -139,8 +140,6 @@ def _spread(each: Sequence[int | None]) -> str:
 
 def picture(rows: Sequence[Sequence[Any]]) -> str:
     """Dots: rollouts of each seed, on a logarithmic scale; a cross where a seed did not get there."""
-    import math
-
     left, right, step, most = 190, 700, 13, STEPS * ROLLOUTS
 
     def across(x: float) -> float:
