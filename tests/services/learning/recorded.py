@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 from pipeline import config, records, topics
@@ -35,6 +36,7 @@ def record(path: Path, seed: int = 0) -> RunDir:
     def write(*nouns):
         with writer.transaction() as transaction:
             transaction.sends += [records.encode(names.topic(topic), key, noun) for topic, key, noun in nouns]
+        time.sleep(0.002)  # each transaction in a millisecond of its own: a relearn reads in the order of writing
 
     for version in range(1, 4):
         write(("weights-manifest", "main", weights_pb2.WeightManifest(version=version, step=version - 1, epoch=1)))

@@ -32,7 +32,7 @@ RECIPES = {
     "hapo": {},
     "kl_cov": {"regularizers": [{"name": "kl_cov", "share": 0.2}]},
     "clip_cov": {"weight": [{"name": "clip_cov", "share": 1.0, "cov_low": 0.05}]},
-    "capo": {"weight": ["ppo_clip", {"name": "capo", "tau_h": 1e-6}]},
+    "capo": {"weight": ["ppo_clip", {"name": "capo", "tau_h": 3e-3}]},
     "m2po": {},
     "epo": {},
     "ter": {},
