@@ -105,7 +105,7 @@ class EmbeddedGroupReader:
         owners: dict[int, str] = dict(connection.execute(query, (self._group,)))
         held = {pid for pid, owner in owners.items() if owner == self._member}
         lost = self.assigned() - {self._positions[pid] for pid in held}
-        target = assign(self._wishes(connection), owners)
+        target = self._target(connection, owners)
         mine = {pid for pid, owner in target.items() if owner == self._member}
         released = held - mine
         claimed = set() if lost else {pid for pid in mine if pid not in owners}
@@ -138,11 +138,12 @@ class EmbeddedGroupReader:
         cursor = connection.execute("DELETE FROM members WHERE group_name = ? AND until_ms <= ?", (self._group, now))
         return buried + cursor.rowcount > 0
 
-    def _wishes(self, connection: sqlite3.Connection) -> dict[str, set[int]]:
+    def _target(self, connection: sqlite3.Connection, owners: Mapping[int, str]) -> dict[int, str]:
         rows = connection.execute("SELECT member, topics FROM members WHERE group_name = ?", (self._group,))
-        return {
-            member: {pid for topic in topics.split("\n") for pid in self._layout.ids(topic)} for member, topics in rows
-        }
+        wishes = {member: topics.split("\n") for member, topics in rows}
+        topics = {topic: set(self._layout.ids(topic)) for wish in wishes.values() for topic in wish}
+        members = {member: set().union(*(topics[topic] for topic in wish)) for member, wish in wishes.items()}
+        return assign(members, owners, [topics[topic] for topic in sorted(topics)])
 
     def _write_ownership(self, connection: sqlite3.Connection, released: set[int], claimed: set[int]) -> None:
         connection.executemany(
