@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from pipeline.errors import UserError
@@ -9,7 +11,7 @@ from pipeline.knobs import check
 from services.difficulty.state import Beliefs
 
 
-class Shared:
+class Shared(ABC):
     """A budget that several prompts share: `n` rollouts each on the average, `low` to `high` for one of them.
 
     A part has the fields `n`, `low`, `high` and `at_once`, and says in `spend` how a total is shared out.
@@ -44,9 +46,9 @@ class Shared:
         afford(len(states), self.n, budget)
         return self.spend(states, len(states) * self.n)
 
+    @abstractmethod
     def spend(self, states: Beliefs, total: int) -> np.ndarray:
         """Rollouts of each prompt, together `total`."""
-        raise NotImplementedError
 
 
 def afford(prompts: int, each: int, budget: int) -> None:

@@ -10,6 +10,7 @@ from services.verification.checker import Checker
 from services.verification.door import VerificationDoor
 from services.verification.pool import Pool
 from sluice.v1 import rollout_pb2, verification_pb2_grpc
+from tests.services.verification.packages import install
 
 CHECK = '''
 """Fails, as a verifier may."""
@@ -44,11 +45,7 @@ def client():
 @pytest.fixture
 def broken(tmp_path, monkeypatch):
     """An installed package with a check that always fails."""
-    (tmp_path / "broken_checks.py").write_text(CHECK)
-    metadata = tmp_path / "broken_checks-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-checks\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[sluice.verification.check]\nbroken = broken_checks:Broken\n")
+    install(tmp_path, "broken_checks", CHECK, "broken = broken_checks:Broken")
     monkeypatch.syspath_prepend(str(tmp_path))
 
 

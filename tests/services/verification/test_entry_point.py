@@ -6,6 +6,7 @@ from pipeline import parts
 from pipeline.errors import UserError
 from services.verification import checker
 from sluice.v1.prompt_pb2 import CheckSpec
+from tests.services.verification.packages import install
 
 CHECK = '''
 """Right when the answer is the word of the house."""
@@ -28,11 +29,7 @@ class House:
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """An installed package, as pip leaves one behind: a module and its metadata."""
-    (tmp_path / "house_checks.py").write_text(CHECK)
-    metadata = tmp_path / "house_checks-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: house-checks\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[sluice.verification.check]\nhouse = house_checks:House\n")
+    install(tmp_path, "house_checks", CHECK, "house = house_checks:House")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
     sys.modules.pop("house_checks", None)
