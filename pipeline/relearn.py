@@ -26,7 +26,7 @@ from typing import Any
 from pipeline import config, recipe, records, topics
 from pipeline.audit import Audit, Facts, account, audit_log, read
 from pipeline.errors import UserError
-from pipeline.log.api import Log, Record, read_all
+from pipeline.log.api import Log, Record, read_all, read_in_time
 from pipeline.rundir import RunDir, write_atomically
 from pipeline.topics import Names
 from sluice.v1 import control_pb2, weights_pb2
@@ -117,19 +117,18 @@ def source_of(directory: RunDir, origin: Origin) -> RunDir:
 
 def stream(log: Log, names: Names) -> Stream:
     """The whole recorded stream, in memory: by when each record was written, then topic, partition and offset."""
-    found = [(rank, record) for rank, topic in enumerate(STREAM) for record in read_all(log, names.topic(topic))]
-    found.sort(key=lambda pair: (pair[1].timestamp_ms, pair[0], pair[1].partition, pair[1].offset))
+    found = read_in_time(log, [names.topic(topic) for topic in STREAM])
     digest = hashlib.sha256()
-    for rank, one in found:
-        head = f"{STREAM[rank]} {one.partition} {one.offset} {hashlib.sha256(one.value).hexdigest()}\n"
+    for one in found:
+        head = f"{names.short(one.topic)} {one.partition} {one.offset} {hashlib.sha256(one.value).hexdigest()}\n"
         digest.update(head.encode())
-    counts = {topic: sum(rank == each for each, _ in found) for rank, topic in enumerate(STREAM)}
+    counts = {topic: sum(one.topic == names.topic(topic) for one in found) for topic in STREAM}
     ends = {
         (names.topic(topic), p): end
         for topic in STREAM
         for p, (_, end) in log.bounds(names.topic(topic)).items()
     }  # fmt: skip
-    return Stream(tuple(record for _, record in found), digest.hexdigest(), counts, ends)
+    return Stream(tuple(found), digest.hexdigest(), counts, ends)
 
 
 def audit_directory(directory: RunDir) -> Audit:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -83,20 +84,28 @@ def require_crc32c() -> None:
         raise UserError("package 'crc32c' is missing; accepted: install 'kafka-python[crc32c]'")
 
 
+OVERHEARD_S = 60.0
+
+
 class Overheard(logging.Filter):
     """Why kafka-python's connections failed: of a start that came to nothing it says so only in its log."""
 
     def __init__(self) -> None:
         super().__init__()
         self.quiet = False
-        self.last: Exception | None = None
+        self._last: Exception | None = None
+        self._heard_at = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Remember the error in a line; the line itself is kept back where nobody asked for it."""
         for one in record.args if isinstance(record.args, tuple) else ():
             if isinstance(one, Exception) and not isinstance(one, kafka_errors.KafkaTimeoutError):
-                self.last = one
+                self._last, self._heard_at = one, time.monotonic()
         return not self.quiet
+
+    def latest(self) -> Exception | None:
+        """The newest of them; none when it is old: a password that was wrong for a while explains no later outage."""
+        return self._last if time.monotonic() - self._heard_at < OVERHEARD_S else None
 
 
 OVERHEARD = Overheard()
@@ -123,8 +132,8 @@ def answering(bootstrap: str) -> Iterator[None]:
 
 def translated(bootstrap: str, error: BaseException) -> LogUnavailable | UserError:
     """What an error of kafka-python means; of a start that came to nothing, what its last connection failed with."""
-    if isinstance(error, kafka_errors.KafkaTimeoutError) and "bootstrap" in str(error) and OVERHEARD.last is not None:
-        error = OVERHEARD.last
+    if isinstance(error, kafka_errors.KafkaTimeoutError) and "bootstrap" in str(error):
+        error = OVERHEARD.latest() or error
     name = type(error).__name__
     if isinstance(error, kafka_errors.AuthorizationError | kafka_errors.SaslAuthenticationFailedError):
         return UserError(f"log kafka://{bootstrap} refuses this user: {name} {_first_line(error)}")
