@@ -15,7 +15,7 @@ CAME_TO_NOTHING = errors.KafkaTimeoutError("Unable to bootstrap from ['k:1']")
 
 @pytest.fixture(autouse=True)
 def nothing_overheard(monkeypatch):
-    monkeypatch.setattr(kafka_client.OVERHEARD, "last", None)
+    monkeypatch.setattr(kafka_client.OVERHEARD, "_last", None)
     kafka_client.silence()
 
 
@@ -46,6 +46,12 @@ def test_a_hang_up_while_signing_in_asks_for_the_password(monkeypatch):
     monkeypatch.setenv("SLUICE_KAFKA_SASL_USERNAME", "me")
     told = str(kafka_client.translated("k:1", CAME_TO_NOTHING))
     assert told.endswith("it hung up while 'me' signed in by SCRAM-SHA-512: are user and password right?")
+
+
+def test_a_password_that_was_wrong_for_a_while_explains_no_later_outage(monkeypatch):
+    fails(errors.SaslAuthenticationFailedError("invalid credentials"))
+    monkeypatch.setattr(kafka_client, "OVERHEARD_S", 0.0)
+    assert isinstance(kafka_client.translated("k:1", CAME_TO_NOTHING), LogUnavailable)
 
 
 def test_where_nothing_was_overheard_the_error_itself_is_told():
