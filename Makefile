@@ -79,8 +79,8 @@ observe: setup
 	$(BIN)/python grafana/observe.py $(DIR)
 
 dashboards: setup-test
-	$(BIN)/python grafana/make.py
-	$(BIN)/python helm/make.py
+	$(BIN)/python grafana/write_dashboards.py
+	$(BIN)/python helm/write_chart.py
 
 lint: setup-test proto-check
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Writes the dashboards: `python grafana/make.py`; a test holds the files to it.
+"""Writes the dashboards: `python grafana/write_dashboards.py`; a test holds the files to it.
 
 What is on them is in `boards.py`. Every query names declared metrics only (`pipeline/metrics.py`), and every declared
 metric is on some panel.

@@ -1,4 +1,4 @@
-"""Writes what of the chart follows from the code: `python helm/make.py`; a test holds the files to it.
+"""Writes what of the chart follows from the code: `python helm/write_chart.py`; a test holds the files to it.
 
 values.schema.json   from values.yaml, the bounds below, and the run file's own schema; no unknown key is accepted
 files/topics.json    every topic with its partitions and settings, for Strimzi
