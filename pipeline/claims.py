@@ -11,6 +11,9 @@ import hashlib
 import os
 import posixpath
 import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -18,16 +21,40 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import Poison, Retryable, UserError
 from sluice.v1 import prompt_pb2
 
+PIECE = 8_000_000
+"""Bytes read at a time."""
+
 
 def put(store_url: str, payload: bytes) -> prompt_pb2.Claim:
     """Store a payload under `store_url` (an fsspec URL or a folder); returns the claim on it."""
-    digest = hashlib.sha256(payload)
+    return put_blocks(store_url, [memoryview(payload)])
+
+
+def put_blocks(store_url: str, blocks: Sequence[memoryview]) -> prompt_pb2.Claim:
+    """As `put`, for a payload in parts that are never put together in memory."""
+    digest, size = hashlib.sha256(), 0
+    for block in blocks:
+        digest.update(block)
+        size += len(block)
     uri = f"{_prefix(store_url)}{digest.hexdigest()}"
     try:
-        _write(uri, payload)
+        _write(uri, blocks)
     except OSError as error:
-        raise Retryable(f"store {store_url!r} does not take a payload of {len(payload)} bytes: {error}") from error
-    return prompt_pb2.Claim(uri=uri, sha256=digest.digest(), size_bytes=len(payload))
+        raise Retryable(f"store {store_url!r} does not take a payload of {size} bytes: {error}") from error
+    return prompt_pb2.Claim(uri=uri, sha256=digest.digest(), size_bytes=size)
+
+
+def remove(claim: prompt_pb2.Claim, store_url: str) -> None:
+    """Take a payload out of the store. One that is gone already is no matter. Raises `Retryable`."""
+    if not _inside(claim.uri, store_url):
+        raise Poison(f"claim points at {claim.uri!r}; accepted: payloads under {_prefix(store_url)!r}")
+    filesystem, path = fsspec.core.url_to_fs(claim.uri)
+    try:
+        filesystem.rm_file(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Retryable(f"store {store_url!r} does not answer: {error}") from error
 
 
 def get(claim: prompt_pb2.Claim, store_url: str) -> bytes:
@@ -36,18 +63,49 @@ def get(claim: prompt_pb2.Claim, store_url: str) -> bytes:
     Raises `Poison` for a URI outside the store, for a payload that is missing and for one that is not what was
     claimed; `Retryable` when the store does not answer.
     """
+    with _opened(claim, store_url) as file:
+        payload = file.read(claim.size_bytes + 1)  # never more than was claimed, whatever lies there
+    if len(payload) != claim.size_bytes or hashlib.sha256(payload).digest() != claim.sha256:
+        raise Poison(f"payload at {claim.uri!r} is not the {claim.size_bytes} bytes that were claimed")
+    return payload
+
+
+def get_into(claim: prompt_pb2.Claim, store_url: str, blocks: Sequence[memoryview]) -> None:
+    """As `get`, into memory that is there already: writable blocks, as large as the payload in all."""
+    room = sum(map(len, blocks))
+    digest = hashlib.sha256()
+    with _opened(claim, store_url) as file:
+        short = any(_fill(file, block, digest) < len(block) for block in blocks)
+        longer = bool(file.read(1))
+    if short or longer or room != claim.size_bytes or digest.digest() != claim.sha256:
+        raise Poison(f"payload at {claim.uri!r} is not the {room} bytes that were claimed")
+
+
+@contextmanager
+def _opened(claim: prompt_pb2.Claim, store_url: str) -> Iterator[Any]:
+    """The claimed file, if it lies in the store."""
     if not _inside(claim.uri, store_url):
         raise Poison(f"claim points at {claim.uri!r}; accepted: payloads under {_prefix(store_url)!r}")
     try:
         with fsspec.open(claim.uri, "rb") as file:
-            payload = file.read(claim.size_bytes + 1)  # never more than was claimed, whatever lies there
+            yield file
     except FileNotFoundError as error:
         raise Poison(f"claim points at {claim.uri!r}, which is not in the store") from error
     except OSError as error:
         raise Retryable(f"store {store_url!r} does not answer: {error}") from error
-    if len(payload) != claim.size_bytes or hashlib.sha256(payload).digest() != claim.sha256:
-        raise Poison(f"payload at {claim.uri!r} is not the {claim.size_bytes} bytes that were claimed")
-    return payload
+
+
+def _fill(file: Any, block: memoryview, digest: Any) -> int:
+    """Read into a block until it is full or the file ends; returns the bytes read."""
+    at = 0
+    while at < len(block):
+        piece = file.read(min(PIECE, len(block) - at))
+        if not piece:
+            break
+        block[at : at + len(piece)] = piece
+        digest.update(piece)
+        at += len(piece)
+    return at
 
 
 def _prefix(store_url: str) -> str:
@@ -74,17 +132,19 @@ def _inside(uri: str, store_url: str) -> bool:
     return named and f"{folder}/" == _prefix(store_url)
 
 
-def _write(uri: str, payload: bytes) -> None:
+def _write(uri: str, blocks: Sequence[memoryview]) -> None:
     filesystem, path = fsspec.core.url_to_fs(uri)
     if not isinstance(filesystem, LocalFileSystem):
         with fsspec.open(uri, "wb") as file:  # object stores show a file when it is closed
-            file.write(payload)
+            for block in blocks:
+                file.write(block)
         return
     os.makedirs(os.path.dirname(path), exist_ok=True)
     aside = f"{path}.{uuid.uuid4().hex}"
     try:
         with open(aside, "wb") as file:
-            file.write(payload)
+            for block in blocks:
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

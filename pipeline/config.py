@@ -135,6 +135,26 @@ class Learning(Section):
     threads: int = knob(1, RESTART, "CPU threads of the learner's tensor library.", ge=1)
 
 
+class Weights(Section):
+    """How a new policy travels from learning to generation."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob(
+        "auto", RESTART, "Type of the weights that travel; auto: what generation serves."
+    )
+    anchor_every: int = knob(
+        16, RESTART, "Versions between anchors; those between are deltas. 1: every version is complete.", ge=1
+    )
+    dense_above: float = knob(
+        0.4, RESTART, "A delta over this share of the policy's bytes is sent as an anchor instead.", gt=0, le=1
+    )
+    store: str = knob(
+        "log",
+        RESTART,
+        "Where anchors go: log, or an fsspec URL that learning writes and generation reads.",
+        min_length=1,
+    )
+
+
 class Evaluate(Section):
     """How held-out accuracy is measured."""
 
@@ -162,6 +182,7 @@ class Run(Section):
     verification: Verification = Field(default_factory=Verification)
     difficulty: Difficulty = Field(default_factory=Difficulty)
     learning: Learning = Field(default_factory=Learning)
+    weights: Weights = Field(default_factory=Weights)
     evaluate: Evaluate = Field(default_factory=Evaluate)
 
 
@@ -229,6 +250,11 @@ def identity_digest(run: Run) -> bytes:
     tree = run.model_dump(mode="json")
     chosen = {name: _get(tree, name) for name, kind in fields() if kind == IDENTITY}
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).digest()
+
+
+def weights_store(run: Run) -> str:
+    """The fsspec URL of anchors; empty when they go to the log."""
+    return "" if run.weights.store == "log" else run.weights.store
 
 
 def schema() -> dict[str, Any]:

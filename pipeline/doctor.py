@@ -99,8 +99,10 @@ def _model(run: Run) -> list[Finding]:
         return [Finding(None, "model", f"{run.model.source}: size known after download")]
     needs_reference = "ref_logp" in json.dumps(recipe.compose(run).model_dump(mode="json"))
     copies = 2 + ADAM_STATES + needs_reference
-    learner = parameters * BYTES[run.model.dtype] * copies + PROCESS_BYTES
-    worker = parameters * BYTES[run.generation.dtype] + PROCESS_BYTES
+    travels = BYTES[run.generation.dtype if run.weights.dtype == "auto" else run.weights.dtype]
+    baseline = travels * (run.weights.anchor_every > 1)
+    learner = parameters * (BYTES[run.model.dtype] * copies + baseline) + PROCESS_BYTES
+    worker = parameters * (BYTES[run.generation.dtype] + travels) + PROCESS_BYTES
     total = learner + worker * run.generation.workers
     room = psutil.virtual_memory().available
     return [

@@ -1,10 +1,11 @@
-"""A policy as records: tensors cut into chunks, chunks put together again, digests over both.
+"""A policy's chunks: ranges of a tensor's rows, coded whole or as what changed, and the digests over them.
 
-    encode_dense(tensor) -> WeightChunk ...        the learner writes them, then the manifest (the commit)
-    Assembler(manifest).add(chunk) ... .finish()   a reader collects them and compares the policy's digest
+    encode_dense(...)  -> WeightChunk ...     every value of a range of rows
+    encode_sparse(...) -> WeightChunk ...     the values that differ from the version before, where that is smaller
+    decode(chunk)      -> positions, values   verified; what a reader writes into its copy (`pipeline/held.py`)
 
-Bytes in and bytes out: nothing here knows torch. A chunk is a range of rows of one tensor; a row is a run along the
-last dimension (of a tensor with one dimension, or none: a single value).
+Bytes in and bytes out: nothing here knows torch. A row is a run along the last dimension (of a tensor with one
+dimension, or none: a single value).
 """
 
 from __future__ import annotations
@@ -12,75 +13,173 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
+from pipeline import sparse
 from pipeline.errors import Poison, UserError
 from sluice.v1 import weights_pb2
 
 CHUNK_BYTES = 880_000
 """Most decoded bytes of a chunk: its record stays below the log's 900,000 with its headers and digests."""
+SHARD_BYTES = 64_000_000
+"""Bytes of a tensor that are compared at a time: bounds the memory of the encoder."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+EXPONENT = {"float32": 0x7F800000, "bfloat16": 0x7F80, "float16": 0x7C00}
+"""Bits that are all set in values that are no finite number."""
 WORTH_IT = 0.95
 """zstd is kept when it makes a chunk smaller than this share."""
-SHOWN = 5
 
 Buffer = bytes | bytearray | memoryview
-Tensors = dict[str, tuple[str, tuple[int, ...], bytearray]]
-"""Tensor name -> (dtype, shape, little-endian values)."""
 
 
-def encode_dense(
-    policy_id: str,
-    version: int,
-    epoch: int,
-    name: str,
-    dtype: str,
-    shape: Sequence[int],
-    payload: Buffer,
-) -> Iterator[weights_pb2.WeightChunk]:
-    """All chunks of one tensor. `payload`: its values, little-endian, row-major."""
-    view = memoryview(payload).cast("B")
-    row_bytes = _row_bytes(name, dtype, shape)
-    if len(view) != _rows(shape) * row_bytes:
-        raise UserError(f"tensor {name!r} has {len(view)} bytes; accepted: {_rows(shape) * row_bytes} for {shape}")
-    step = CHUNK_BYTES // row_bytes
-    packer = zstandard.ZstdCompressor(level=1)
-    for first in range(0, _rows(shape), max(step, 1)):
-        rows = min(step, _rows(shape) - first)
-        dense = view[first * row_bytes : (first + rows) * row_bytes]
-        packed = packer.compress(dense)
-        smaller = len(packed) < WORTH_IT * len(dense)
-        yield weights_pb2.WeightChunk(
-            policy_id=policy_id,
-            version=version,
-            epoch=epoch,
-            tensor=name,
-            dtype=dtype,
-            shape=shape,
-            first_row=first,
-            rows=rows,
-            codec=weights_pb2.WEIGHT_CODEC_DENSE_ZSTD if smaller else weights_pb2.WEIGHT_CODEC_DENSE,
-            data=packed if smaller else bytes(dense),
-            sha256=hashlib.sha256(dense).digest(),
+@dataclass(frozen=True)
+class Range:
+    """Rows of one tensor of one version. `rows` of None: to the end."""
+
+    policy_id: str
+    version: int
+    epoch: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    first_row: int = 0
+    rows: int | None = None
+
+    @property
+    def row_values(self) -> int:
+        """Values of a row."""
+        return self.shape[-1] if len(self.shape) > 1 else 1
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row. Raises `UserError` for a type that does not travel, and for rows that no record can carry."""
+        return _row_bytes(self.name, self.dtype, self.shape)
+
+    @property
+    def all_rows(self) -> int:
+        """Rows of the range."""
+        return _rows(self.shape) - self.first_row if self.rows is None else self.rows
+
+    def chunk(self, codec: int, data: bytes, decoded: Buffer | NDArray, changed: int = 0) -> weights_pb2.WeightChunk:
+        """The range as a chunk with this content."""
+        return weights_pb2.WeightChunk(
+            policy_id=self.policy_id,
+            version=self.version,
+            epoch=self.epoch,
+            tensor=self.name,
+            dtype=self.dtype,
+            shape=self.shape,
+            first_row=self.first_row,
+            rows=self.all_rows,
+            codec=codec,  # type: ignore[arg-type]
+            data=data,
+            sha256=hashlib.sha256(decoded).digest(),
+            changed=changed,
         )
 
 
-def decode(chunk: weights_pb2.WeightChunk) -> bytes:
-    """The decoded bytes of a dense chunk, verified. Raises `Poison` for another codec, size or digest."""
-    size = chunk.rows * _row_bytes(chunk.tensor, chunk.dtype, chunk.shape)
-    if chunk.codec == weights_pb2.WEIGHT_CODEC_DENSE:
-        dense = chunk.data
+def plain(values: Buffer | NDArray, dtype: str) -> NDArray:
+    """Little-endian values of such a type as flat unsigned integers of their size; nothing is copied."""
+    kind = f"<u{DTYPE_BYTES[dtype]}"
+    return np.frombuffer(values, kind) if len(values) else np.empty(0, kind)
+
+
+def payload(values: NDArray) -> memoryview:
+    """The bytes of flat values; nothing is copied."""
+    return memoryview(values).cast("B") if len(values) else memoryview(b"")
+
+
+def encode_dense(where: Range, values: Buffer | NDArray) -> Iterator[weights_pb2.WeightChunk]:
+    """All chunks of a range. `values`: those of the range, little-endian, row-major."""
+    view = memoryview(values).cast("B") if len(values) else memoryview(b"")
+    row_bytes = where.row_bytes
+    if len(view) != where.all_rows * row_bytes:
+        raise UserError(f"tensor {where.name!r} has {len(view)} bytes; accepted: {where.all_rows * row_bytes}")
+    step = max(CHUNK_BYTES // row_bytes, 1) if row_bytes else 1
+    packer = zstandard.ZstdCompressor(level=1)
+    for first in range(0, where.all_rows, step):
+        rows = min(step, where.all_rows - first)
+        dense = view[first * row_bytes : (first + rows) * row_bytes]
+        packed = packer.compress(dense)
+        smaller = len(packed) < WORTH_IT * len(dense)
+        codec = weights_pb2.WEIGHT_CODEC_DENSE_ZSTD if smaller else weights_pb2.WEIGHT_CODEC_DENSE
+        here = replace(where, first_row=where.first_row + first, rows=rows)
+        yield here.chunk(codec, packed if smaller else bytes(dense), dense)
+
+
+def shards(where: Range) -> Iterator[Range]:
+    """The range in parts of at most `SHARD_BYTES` that can be encoded side by side."""
+    step = max(SHARD_BYTES // max(where.row_bytes, 1), 1)
+    for first in range(0, where.all_rows, step):
+        yield replace(where, first_row=where.first_row + first, rows=min(step, where.all_rows - first))
+
+
+def encode_sparse(
+    where: Range, new_N: sparse.Values, position_K: sparse.Positions
+) -> Iterator[weights_pb2.WeightChunk]:
+    """Chunks of what changed in a range. `new_N`: its values; `position_K`: those that changed, rising.
+
+    A part of it in which so much changed that the whole is smaller goes dense.
+    """
+    entry_bytes = 2 + DTYPE_BYTES[where.dtype]
+    # Fillers come on top: at most one for 65,535 values.
+    most = (CHUNK_BYTES - where.all_rows * where.row_values // sparse.GAP * entry_bytes) // entry_bytes
+    row_K = position_K // where.row_values
+    begin = 0
+    while begin < len(position_K):
+        first = int(row_K[begin])
+        end = begin + most
+        beyond = where.all_rows if end >= len(row_K) else max(int(row_K[end]), first + 1)
+        end = int(np.searchsorted(row_K, beyond))
+        here = replace(where, first_row=where.first_row + first, rows=beyond - first)
+        low, high = first * where.row_values, beyond * where.row_values
+        if (end - begin) * entry_bytes < (high - low) * DTYPE_BYTES[where.dtype]:
+            yield _sparse_chunk(here, new_N[low:high], position_K[begin:end] - low)
+        else:
+            yield from encode_dense(here, new_N[low:high])
+        begin = end
+
+
+def _sparse_chunk(where: Range, new_N: sparse.Values, position_K: sparse.Positions) -> weights_pb2.WeightChunk:
+    bridged_K = sparse.bridged(position_K)
+    payload = sparse.pack(bridged_K, new_N[bridged_K])
+    packed = zstandard.ZstdCompressor(level=1).compress(payload)
+    return where.chunk(weights_pb2.WEIGHT_CODEC_SPARSE_GAP16_ZSTD, packed, payload, len(bridged_K))
+
+
+def decode(chunk: weights_pb2.WeightChunk) -> tuple[sparse.Positions | None, sparse.Values]:
+    """What a chunk writes: (positions in its range, or None for all of it; values), verified.
+
+    Raises `Poison` for an unknown codec, a wrong size or a wrong digest.
+    """
+    values = chunk.rows * (chunk.shape[-1] if len(chunk.shape) > 1 else 1)
+    item = _row_bytes(chunk.tensor, chunk.dtype, chunk.shape) and DTYPE_BYTES[chunk.dtype]
+    if chunk.codec == weights_pb2.WEIGHT_CODEC_SPARSE_GAP16_ZSTD:
+        size = chunk.changed * (2 + item)
+        payload = _unpacked(chunk, min(size, CHUNK_BYTES))
     elif chunk.codec == weights_pb2.WEIGHT_CODEC_DENSE_ZSTD:
-        dense = _unpacked(chunk, size)
+        size = values * item
+        payload = _unpacked(chunk, min(size, CHUNK_BYTES))
+    elif chunk.codec == weights_pb2.WEIGHT_CODEC_DENSE:
+        size, payload = values * item, chunk.data
     else:
-        raise Poison(f"chunk of {chunk.tensor!r} has codec {chunk.codec}; accepted: DENSE, DENSE_ZSTD")
-    if len(dense) != size or hashlib.sha256(dense).digest() != chunk.sha256:
+        accepted = "DENSE, DENSE_ZSTD, SPARSE_GAP16_ZSTD"
+        raise Poison(f"chunk of {chunk.tensor!r} has codec {chunk.codec}; accepted: {accepted}")
+    if len(payload) != size or hashlib.sha256(payload).digest() != chunk.sha256:
         raise Poison(f"chunk of {chunk.tensor!r} at row {chunk.first_row}, version {chunk.version}, is corrupt")
-    return dense
+    if chunk.codec != weights_pb2.WEIGHT_CODEC_SPARSE_GAP16_ZSTD:
+        return None, plain(payload, chunk.dtype)
+    position_K, value_K = sparse.unpack(payload, chunk.changed, item)
+    if len(position_K) and position_K[-1] >= values:
+        raise Poison(f"chunk of {chunk.tensor!r} ends behind its own rows")
+    return position_K, value_K
 
 
-def tensor_digest(payload: Buffer) -> bytes:
+def tensor_digest(payload: Buffer | NDArray) -> bytes:
     """SHA-256 of one tensor's values; 32 bytes."""
     return hashlib.sha256(payload).digest()
 
@@ -111,61 +210,6 @@ def spec_differences(wanted: Sequence[weights_pb2.TensorSpec], found: Sequence[w
     ]
 
 
-class Assembler:
-    """Collects the chunks of a manifest's newest anchor into whole tensors.
-
-    Raises `Poison` for what does not fit; the caller keeps serving what it has.
-    """
-
-    def __init__(self, manifest: weights_pb2.WeightManifest) -> None:
-        if not manifest.parts or not manifest.parts[-1].anchor:
-            raise Poison(f"manifest of version {manifest.version} ends in a delta; accepted: an anchor")
-        self.manifest = manifest
-        self.part = manifest.parts[-1]
-        self.tensors: Tensors = {
-            spec.name: (spec.dtype, tuple(spec.shape), bytearray(_size(spec))) for spec in manifest.tensors
-        }
-        self._rows_left = {spec.name: _rows(spec.shape) for spec in manifest.tensors}
-        self._seen: set[tuple[str, int]] = set()
-
-    def add(self, chunk: weights_pb2.WeightChunk) -> None:
-        """Take one chunk; repeats and chunks of other versions or epochs are ignored."""
-        at = (chunk.tensor, chunk.first_row)
-        if not self._is_ours(chunk) or at in self._seen:
-            return
-        if chunk.tensor not in self.tensors:
-            raise Poison(f"chunk of tensor {chunk.tensor!r} is not in the manifest of version {self.manifest.version}")
-        dtype, shape, whole = self.tensors[chunk.tensor]
-        if (chunk.dtype, tuple(chunk.shape)) != (dtype, shape):
-            raise Poison(f"chunk of {chunk.tensor!r} is {chunk.dtype} {tuple(chunk.shape)}; accepted: {dtype} {shape}")
-        begin = chunk.first_row * _row_bytes(chunk.tensor, dtype, shape)
-        dense = decode(chunk)
-        if begin + len(dense) > len(whole):
-            raise Poison(f"chunk of {chunk.tensor!r} ends behind the tensor's last row")
-        whole[begin : begin + len(dense)] = dense
-        self._seen.add(at)
-        self._rows_left[chunk.tensor] -= chunk.rows
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row of every tensor is there."""
-        return not any(self._rows_left.values())
-
-    def finish(self) -> Tensors:
-        """The whole policy, its digest verified."""
-        left = [name for name, rows in self._rows_left.items() if rows]
-        if left:
-            raise Poison(f"version {self.manifest.version} lacks rows of {', '.join(left[:SHOWN])}")
-        digest = policy_digest({name: tensor_digest(data) for name, (_, _, data) in self.tensors.items()})
-        if digest != self.part.result_sha256:
-            raise Poison(f"version {self.manifest.version} has digest {digest.hex()[:12]}, not the announced one")
-        return self.tensors
-
-    def _is_ours(self, chunk: weights_pb2.WeightChunk) -> bool:
-        ours = (self.manifest.policy_id, self.part.version, self.manifest.epoch)
-        return (chunk.policy_id, chunk.version, chunk.epoch) == ours
-
-
 def _unpacked(chunk: weights_pb2.WeightChunk, size: int) -> bytes:
     try:
         return zstandard.ZstdDecompressor().decompress(chunk.data, max_output_size=size)
@@ -186,5 +230,6 @@ def _row_bytes(name: str, dtype: str, shape: Sequence[int]) -> int:
     return size
 
 
-def _size(spec: weights_pb2.TensorSpec) -> int:
+def tensor_bytes(spec: weights_pb2.TensorSpec) -> int:
+    """Bytes of a tensor."""
     return _rows(spec.shape) * _row_bytes(spec.name, spec.dtype, spec.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc
 
+from pipeline.config import weights_store
 from pipeline.serve import Context
 from pipeline.ways import run_concurrent
 from services.generation import rollouts
@@ -46,7 +47,7 @@ class GenerationService:
         maker = rollouts.Maker(context.worker_id, self.engine.name, run.generation.kv)
         self.desk = Desk(self.engine, Prompter(load_tokenizer(model), self.engine.max_len), maker)
         self.handler = GenerationHandler(self.desk, self.versions, context.life, context.meter)
-        reader = WeightReader(context.log, context.names, rollouts.POLICY_ID)
+        reader = WeightReader(context.log, context.names, rollouts.POLICY_ID, weights_store(run))
         self.updater = Updater(reader, self.versions, context.meter).start()
         self._busy_before = 0.0
 
@@ -71,6 +72,8 @@ class GenerationService:
             status.counters[name] = value
         for name, value in self.handler.gauges().items():
             status.gauges[name] = value
+        status.counters["anchors_wanted"] = self.updater.anchors_wanted
+        status.gauges["applied_at"] = self.updater.applied_at
         names = self.context.names
         backlog = self.context.log.backlog(names.own("generation"), names.topic("requests"))
         status.gauges["backlog"] = backlog

@@ -38,12 +38,17 @@ class Versions:
         if self.newest is None or version > self.newest:
             self.newest = version
 
-    def apply(self, version: int, tensors: Mapping[str, torch.Tensor]) -> float | None:
+    def apply(
+        self,
+        version: int,
+        tensors: Mapping[str, torch.Tensor],
+        changed: Mapping[str, torch.Tensor | None] | None = None,
+    ) -> float | None:
         """Apply weights; None when a hold forbids it now. Returns the seconds for which generation stood still."""
         with self._lock:
             if self.held:
                 return None
-            still_s = self.engine.apply(version, tensors)
+            still_s = self.engine.apply(version, tensors, changed)
             self.applied = version
             self.heard(version)
             return still_s

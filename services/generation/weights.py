@@ -1,33 +1,61 @@
-"""Policies from the log: finds the newest manifest, fetches its chunks, checks them, hands tensors over.
+"""Policies from the log: finds the newest manifest, brings a copy to its version, checks it, hands it over.
 
 Everything slow happens here, before generation is paused: reading, decompressing, digests, and a look for values that
-are no numbers. Whatever does not fit is refused with its reason; the engine keeps serving what it has.
+are no numbers. Whatever does not fit is refused with its reason; the engine keeps serving what it has, in memory of its
+own.
 """
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from pipeline import records
-from pipeline.errors import NotReady, Poison
+from pipeline import chain, records
+from pipeline.errors import Poison
+from pipeline.held import Held
 from pipeline.log.api import Follower, Log
 from pipeline.topics import Names
-from pipeline.weights import Assembler
 from sluice.v1 import weights_pb2
 
-FETCH_S = 120.0
+SHOWN = 5
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SIGNED = {2: np.int16, 4: np.int32}
+"""torch has no unsigned type of these sizes that it can look at as floats."""
+
+Positions = dict[str, torch.Tensor | None]
+"""Tensor -> flat positions, int64, that may differ from what was served before; None: any. Others do not differ."""
+
+
+class Broken(Poison):
+    """A version that cannot be reached on the log: a chunk is corrupt or missing. An anchor would help."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """A version, ready to be applied. `tensors` are on the CPU and are the reader's own: valid until its next fetch.
+
+    `base`: the version that `changed` is relative to; None when everything may differ.
+    """
+
+    version: int
+    tensors: dict[str, torch.Tensor]
+    base: int | None
+    changed: Positions
+    density: float
+    size_bytes: int
 
 
 class WeightReader:
-    """Follows one policy. Used by one thread."""
+    """Follows one policy. Used by one thread. `store`: the run's store of anchors, empty for none."""
 
-    def __init__(self, log: Log, names: Names, policy_id: str) -> None:
-        self._log, self._names, self._policy_id = log, names, policy_id
+    def __init__(self, log: Log, names: Names, policy_id: str, store: str = "") -> None:
+        self._log, self._names, self._policy_id, self._store = log, names, policy_id, store
         self._manifests: Follower | None = None
         self._newest: weights_pb2.WeightManifest | None = None
+        self._held = Held()
+        self._served: int | None = None
         self.refused = 0
         """Manifests of an older epoch or version than one seen before."""
 
@@ -41,24 +69,35 @@ class WeightReader:
                 self._consider(manifest)
         return self._newest
 
-    def fetch(self, manifest: weights_pb2.WeightManifest) -> dict[str, torch.Tensor]:
-        """The policy's tensors on the CPU. Raises `Lost`, `Poison` (does not fit, or is corrupt), `NotReady`."""
-        assembler = Assembler(manifest)
-        part = assembler.part
-        follower = self._log.follow({(part.topic, part.partition): part.first_offset})
-        deadline = time.monotonic() + FETCH_S
+    def fetch(self, manifest: weights_pb2.WeightManifest) -> Update:
+        """Bring the copy to this version.
+
+        Raises `Broken` (corrupt or incomplete: an anchor would help), `Poison` (not to be served), `NotReady`, `Lost`.
+        """
         try:
-            while not assembler.complete and self._position(follower) <= part.last_offset:
-                if time.monotonic() > deadline:
-                    raise NotReady(f"chunks of version {manifest.version} did not arrive in {FETCH_S:g} s")
-                for record in follower.poll(1.0):
-                    if record.offset <= part.last_offset:
-                        assembler.add(records.decode_as(weights_pb2.WeightChunk, record))
-        finally:
-            follower.close()
-        tensors = {name: _tensor(*found) for name, found in assembler.finish().items()}
-        check_finite(tensors, manifest.version)
-        return tensors
+            parts = chain.fetch(self._log, self._store, manifest, self._held)
+        except Poison as error:
+            raise Broken(str(error)) from error
+        unfinite = self._held.unfinite()
+        if unfinite:
+            more = f" and {len(unfinite) - SHOWN} more" if len(unfinite) > SHOWN else ""
+            names = ", ".join(map(repr, unfinite[:SHOWN]))
+            raise Poison(
+                f"version {manifest.version} has values that are not finite in {names}{more}; it is not applied"
+            )
+        return Update(
+            manifest.version,
+            {name: _tensor(spec, self._held.tensors[name]) for name, spec in self._held.specs.items()},
+            self._served,
+            {name: _joined(positions) for name, positions in self._held.changed.items()},
+            parts[-1].density if parts else 0.0,
+            sum(part.size_bytes for part in parts),
+        )
+
+    def served(self, version: int) -> None:
+        """An engine has taken what the last fetch gave."""
+        self._served = version
+        self._held.taken()
 
     def close(self) -> None:
         """Stop following."""
@@ -74,24 +113,23 @@ class WeightReader:
 
     def _consider(self, manifest: weights_pb2.WeightManifest) -> None:
         last = self._newest
-        if last and (manifest.epoch < last.epoch or manifest.version <= last.version):
+        if last is None or (manifest.epoch >= last.epoch and manifest.version > last.version) or _anew(manifest, last):
+            self._newest = manifest
+        else:
             self.refused += 1
-            return
-        self._newest = manifest
-
-    @staticmethod
-    def _position(follower: Follower) -> int:
-        return next(iter(follower.positions().values()))
 
 
-def check_finite(tensors: dict[str, torch.Tensor], version: int) -> None:
-    """Raises `Poison` that names the first tensor with a value that is no finite number."""
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise Poison(f"version {version} has values that are not finite in {name!r}; it is not applied")
+def _anew(one: weights_pb2.WeightManifest, last: weights_pb2.WeightManifest) -> bool:
+    """The same version again, with other parts: an anchor."""
+    return (one.epoch, one.version) == (last.epoch, last.version) and list(one.parts) != list(last.parts)
 
 
-def _tensor(dtype: str, shape: tuple[int, ...], data: bytearray) -> torch.Tensor:
-    if not data:
-        return torch.empty(shape, dtype=DTYPES[dtype])
-    return torch.frombuffer(data, dtype=DTYPES[dtype]).reshape(shape)
+def _tensor(spec: weights_pb2.TensorSpec, values: np.ndarray) -> torch.Tensor:
+    signed = torch.from_numpy(values.view(SIGNED[values.itemsize]))
+    return signed.view(DTYPES[spec.dtype]).reshape(tuple(spec.shape))
+
+
+def _joined(positions: list[np.ndarray] | None) -> torch.Tensor | None:
+    if positions is None:
+        return None
+    return torch.from_numpy(np.concatenate(positions) if positions else np.empty(0, np.int64))

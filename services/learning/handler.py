@@ -36,7 +36,7 @@ from services.learning.assembler import Assembler
 from services.learning.ended import counted, named_later
 from services.learning.ends import drop_of
 from services.learning.ledger import Ledger
-from services.learning.publish import Publisher
+from services.learning.publish import Plan, Publisher
 from services.learning.read_clock import ReadClock
 from services.learning.replay import Held, Replay
 from services.learning.settle import settle, take_unreadable
@@ -61,7 +61,7 @@ class Settings:
     """`steps`: optimiser steps to do. `batch_groups`: groups of a step. `max_lag`: hard bound at first use, versions.
 
     `checkpoint_every`, `publish_every`: steps between two. `keep_checkpoints`: named ones kept on disk.
-    `notice_every_ms`: least time between two drop notices.
+    `notice_every_ms`: least time between two drop notices. `weights`: how versions travel.
     """
 
     steps: int
@@ -72,6 +72,7 @@ class Settings:
     keep_checkpoints: int = 2
     notice_every_ms: int = 200
     policy_id: str = "policy"
+    weights: Plan = Plan()
 
 
 class LearningHandler:
@@ -90,7 +91,7 @@ class LearningHandler:
         self.log, self.names, self.root = log, names, root
         self.trainer, self.replay, self.assembler, self.settings = trainer, replay, assembler, settings
         self.ledger = Ledger()
-        self.publisher = Publisher(names.topic("weights"), settings.policy_id)
+        self.publisher = Publisher(names.topic("weights"), settings.policy_id, settings.weights)
         self.buffer: list[Held] = []
         self.epoch = self.step = self.version = 0
         self.checkpoint = training_pb2.Checkpoint()
@@ -151,6 +152,8 @@ class LearningHandler:
         batch = self._sweep()
         if batch:
             yield from self._train(batch, now_ms)
+        if self.publisher.anchor_wanted:
+            yield from self._publish([], again=True)
         yield from self._notice(now_ms)
         if self._wants_checkpoint():
             yield from self._checkpoint()
@@ -275,11 +278,10 @@ class LearningHandler:
             self._end((member.name for member in held.group.members), "spent")
         self.ledger.enter(self.assembler.ends())
 
-    def _publish(self, steps: list[training_pb2.TrainStep]) -> Transactions:
+    def _publish(self, steps: list[training_pb2.TrainStep], again: bool = False) -> Transactions:
         """Chunks, then their manifest in one transaction with the step that made them."""
-        publication = self.publisher.begin(self.epoch)
-        for sends in publication.chunks(self.trainer.weights()):
-            publication.took((yield sends))
+        publication = self.publisher.begin(self.epoch, again)
+        yield from publication.write(self.trainer.weights())
         reach("learning.after_chunks", step=self.step)
         for step in steps:
             step.version = publication.version
@@ -290,6 +292,7 @@ class LearningHandler:
         if below is not None:
             with suppress(LogUnavailable):  # it is trimmed after the next version instead
                 self.log.trim(*below)
+        self.publisher.sweep()
 
     def _notice(self, now_ms: int) -> Transactions:
         if self.ledger.untold and now_ms - self._noticed_ms >= self.settings.notice_every_ms:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import grpc
 import torch
 
 from pipeline import config, parts, recipe, records
+from pipeline.errors import LogUnavailable
 from pipeline.log.api import Follower, Position
 from pipeline.metrics import Meter
 from pipeline.serve import Context
@@ -25,6 +27,7 @@ from services.learning.export import export
 from services.learning.group import Group
 from services.learning.handler import LearningHandler, Settings
 from services.learning.model import Compute
+from services.learning.publish import Plan
 from services.learning.trainer import Trainer
 from sluice.v1 import control_pb2, learning_pb2, learning_pb2_grpc, training_pb2
 
@@ -109,6 +112,7 @@ class LearningService:
         self.workers: Follower | None = None
         self._told: set[int] = set()
         self._draining_since_ms = 0
+        self._anchors_wanted: Counter[tuple[str, int]] = Counter()
         self._last_step = -1
         self._dropped: Counter[str] = Counter()
         self._checkpoint: training_pb2.Checkpoint | None = None
@@ -141,8 +145,8 @@ class LearningService:
         handler.held = life.phase in (Phase.PHASE_PAUSED, Phase.PHASE_UNSPECIFIED) or life.paused_here
         if life.run_ends:
             handler.stop()
-        if handler.draining:
-            self._hear_difficulty()
+        with suppress(LogUnavailable):  # they say it again
+            self._hear_workers()
         yield from handler(found, now_ms)
         self._measure()
         if handler.draining and life.phase == Phase.PHASE_RUNNING:
@@ -193,16 +197,25 @@ class LearningService:
         )
         yield [records.encode(self.context.names.topic("control"), "run", control)]
 
-    def _hear_difficulty(self) -> None:
-        """Difficulty says that it issues no more, and how many requests it issued in all."""
+    def _hear_workers(self) -> None:
+        """Difficulty says that it issues no more, and how many there were; generation, that it needs an anchor."""
         log, topic = self.context.log, self.context.names.topic("workers")
         if self.workers is None:
             self.workers = log.follow({(topic, p): first for p, (first, _) in log.bounds(topic).items()})
         for record in self.workers.poll(0.0, 2000):
             status = records.decode_as(control_pb2.WorkerStatus, record)
+            if status.service == "generation":
+                self._hear_generation(status)
             drained = status.state == control_pb2.WORKER_STATE_DRAINED and status.service == "difficulty"
-            if drained and status.written_ms >= self._draining_since_ms:
+            if drained and self._draining_since_ms and status.written_ms >= self._draining_since_ms:
                 self.handler.drained(int(status.counters["requests"]))
+
+    def _hear_generation(self, status: control_pb2.WorkerStatus) -> None:
+        """A worker counts the versions that it could not reach; every new one is answered with an anchor."""
+        worker, wanted = (status.worker_id, status.started_ms), int(status.counters["anchors_wanted"])
+        if wanted > self._anchors_wanted[worker]:
+            self._anchors_wanted[worker] = wanted
+            self.handler.publisher.anchor_wanted = True
 
     def _measure(self) -> None:
         handler, meter = self.handler, self.context.meter
@@ -241,11 +254,14 @@ def settings_of(run: config.Run) -> Settings:
         publish_every=run.learning.publish_every,
         keep_checkpoints=run.learning.keep_checkpoints,
         policy_id=POLICY_ID,
+        weights=Plan(run.weights.anchor_every, run.weights.dense_above, config.weights_store(run)),
     )
 
 
 def serving_dtype(run: config.Run, compute: Compute) -> str:
-    """The dtype that weights travel in: what generation serves."""
+    """The dtype that weights travel in: by default what generation serves."""
+    if run.weights.dtype != "auto":
+        return run.weights.dtype
     if run.generation.dtype != "auto":
         return run.generation.dtype
     return "bfloat16" if compute.where().type == "cuda" else "float32"

@@ -76,14 +76,16 @@ class WeightPart(_message.Message):
     def __init__(self, version: _Optional[int] = ..., base_version: _Optional[int] = ..., anchor: bool = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., first_offset: _Optional[int] = ..., last_offset: _Optional[int] = ..., chunks: _Optional[int] = ..., size_bytes: _Optional[int] = ..., result_sha256: _Optional[bytes] = ..., density: _Optional[float] = ..., claim: _Optional[_Union[_prompt_pb2.Claim, _Mapping]] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "dtype", "shape")
+    __slots__ = ("name", "dtype", "shape", "sha256")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    sha256: bytes
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class WeightManifest(_message.Message):
     __slots__ = ("policy_id", "version", "epoch", "step", "parts", "tensors", "published_ms", "dense_bytes")

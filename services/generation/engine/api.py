@@ -104,9 +104,16 @@ class Engine(Protocol):
         """Jobs that ended since the last call; waits up to `timeout` seconds for one. Raises `EngineDied`."""
         ...
 
-    def apply(self, version: int, tensors: Mapping[str, torch.Tensor]) -> float:
+    def apply(
+        self,
+        version: int,
+        tensors: Mapping[str, torch.Tensor],
+        changed: Mapping[str, torch.Tensor | None] | None = None,
+    ) -> float:
         """Sample with these weights from the next step on. Returns the seconds for which generation stood still.
 
+        `tensors`: the whole policy. `changed`: what in it may differ from the version that is applied, as flat int64
+        positions by name (None: all of that tensor; a name that is left out: nothing). Without it everything may.
         Raises `UserError`, with the differences, for a policy of another shape. Raises `EngineDied`.
         """
         ...

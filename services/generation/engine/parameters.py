@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,11 @@ class Parameters:
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self._aliases.setdefault(id(parameter), []).append(name)
 
-    def plan(self, tensors: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """(tensor of the model, new values) for each. Raises `UserError` that lists what differs."""
+    def plan(self, tensors: Mapping[str, Tensor], changed: Mapping[str, Tensor | None] | None = None) -> list[Patch]:
+        """What to write for each tensor. Raises `UserError` that lists what differs.
+
+        `changed`: flat positions by name, see `engine.api.Engine.apply`; without it, whole tensors.
+        """
         unknown = [name for name in tensors if name not in self._by_name]
         missing = [names[0] for names in self._aliases.values() if not any(name in tensors for name in names)]
         shapes = [
@@ -32,16 +36,42 @@ class Parameters:
         ]
         if unknown or missing or shapes:
             raise UserError("weights are of another model: " + "; ".join(_differences(unknown, missing, shapes)))
-        return [(self._by_name[name].data, value) for name, value in tensors.items()]
+        return [
+            self._patch(self._by_name[name].data, value, None if changed is None else changed[name])
+            for name, value in tensors.items()
+            if changed is None or name in changed
+        ]
+
+    def _patch(self, target: Tensor, value: Tensor, position_K: Tensor | None) -> Patch:
+        if position_K is None or not target.is_contiguous():
+            return Patch(target, value)
+        value_K = value.reshape(-1)[position_K]
+        return Patch(target.view(-1), value_K.to(target.device, target.dtype), position_K.to(target.device))
 
 
-def copy(plan: list[tuple[Tensor, Tensor]]) -> None:
-    """Overwrite in place; types are cast."""
+@dataclass(frozen=True)
+class Patch:
+    """New values of a tensor of the model: all of it, or at flat positions."""
+
+    target: Tensor
+    value: Tensor
+    position_K: Tensor | None = None
+
+    def write(self) -> None:
+        """Overwrite in place; types are cast."""
+        if self.position_K is None:
+            self.target.copy_(self.value, non_blocking=True)
+        else:
+            self.target.scatter_(0, self.position_K, self.value)
+
+
+def copy(plan: list[Patch]) -> None:
+    """Overwrite in place."""
     with torch.no_grad():
-        for target, value in plan:
-            target.copy_(value, non_blocking=True)
-        if plan and plan[0][0].is_cuda:
-            torch.cuda.synchronize(plan[0][0].device)
+        for patch in plan:
+            patch.write()
+        if plan and plan[0].target.is_cuda:
+            torch.cuda.synchronize(plan[0].target.device)
 
 
 def _differences(unknown: list[str], missing: list[str], shapes: list[str]) -> list[str]:

@@ -61,7 +61,7 @@ class TransformersEngine:
         self._lock = threading.Condition()
         self._waiting: deque[Row] = deque()
         self._aborts: set[str] = set()
-        self._updates: deque[tuple[int, list[tuple[Tensor, Tensor]], Future[float]]] = deque()
+        self._updates: deque[tuple[int, list[parameters.Patch], Future[float]]] = deque()
         self._outbox: deque[Ended] = deque()
         self._out = threading.Condition()
         self._error: BaseException | None = None
@@ -101,9 +101,11 @@ class TransformersEngine:
             self._check()
         return [self._completion(one) for one in ended]
 
-    def apply(self, version: int, tensors: Mapping[str, Tensor]) -> float:
-        """See `Engine`. Names and shapes are checked before generation is stopped."""
-        plan = self._parameters.plan(tensors)
+    def apply(
+        self, version: int, tensors: Mapping[str, Tensor], changed: Mapping[str, Tensor | None] | None = None
+    ) -> float:
+        """See `Engine`. Names and shapes are checked, and values put where they are needed, before generation stops."""
+        plan = self._parameters.plan(tensors, changed)
         done: Future[float] = Future()
         with self._lock:
             self._check()
@@ -194,7 +196,7 @@ class TransformersEngine:
                 self._waiting = deque(row for row in self._waiting if not which(row))
         self._emit(ended + [Ended(row, [], [], ending, now_s, reason) for row in leaving])
 
-    def _update(self, version: int, plan: list[tuple[Tensor, Tensor]], done: Future[float]) -> None:
+    def _update(self, version: int, plan: list[parameters.Patch], done: Future[float]) -> None:
         begin = time.perf_counter()
         parameters.copy(plan)
         self.version = version

@@ -110,7 +110,9 @@ class VllmEngine:
             self._check()
         return found
 
-    def apply(self, version: int, tensors: Mapping[str, Tensor]) -> float:
+    def apply(
+        self, version: int, tensors: Mapping[str, Tensor], changed: Mapping[str, Tensor | None] | None = None
+    ) -> float:
         """See `Engine`. The file is written before the pause; the pause covers loading it."""
         self._shape.plan(tensors)
         self._check()
