@@ -64,11 +64,13 @@ class Held:
         if high > len(whole):
             raise Poison(f"chunk of {chunk.tensor!r} ends behind the tensor's last row")
         position_K, value_K = weights.decode(chunk)
-        if position_K is None:
-            whole[low:high] = value_K
-        else:
+        if position_K is not None:
             position_K += low
             whole[position_K] = value_K
+        else:
+            whole[low:high] = value_K
+            few = high - low <= WHOLE_ABOVE * len(whole)
+            position_K = np.arange(low, high) if few else None
         self._note(chunk.tensor, position_K)
 
     def wrote_all(self) -> None:
