@@ -24,6 +24,8 @@ Positions = NDArray[np.int64]
 BLOCK = 1 << 17
 """Values compared at a time: the comparison stays in the processor's cache."""
 GAP = 0xFFFF
+WORD = 8
+"""Flags that are looked at together."""
 
 
 def changed(new_N: Values, old_N: Values) -> Positions:
@@ -33,14 +35,23 @@ def changed(new_N: Values, old_N: Values) -> Positions:
     [1]
     """
     found = []
-    differ = np.empty(min(BLOCK, len(new_N)), bool)
+    differ = np.zeros(min(BLOCK, len(new_N) + -len(new_N) % WORD), bool)
     for begin in range(0, len(new_N), BLOCK):
-        here = differ[: min(BLOCK, len(new_N) - begin)]
-        np.not_equal(new_N[begin : begin + BLOCK], old_N[begin : begin + BLOCK], out=here)
-        positions = np.flatnonzero(here)
+        here = min(BLOCK, len(new_N) - begin)
+        differ[here:] = False
+        np.not_equal(new_N[begin : begin + here], old_N[begin : begin + here], out=differ[:here])
+        positions = _set(differ)
         if len(positions):
             found.append(positions + begin)
     return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _set(flag_N: NDArray[np.bool_]) -> Positions:
+    """Positions of the few flags that are set. Eight flags are one word: words without any are passed over at once."""
+    word_W = flag_N.view(np.uint64)
+    word_positions = np.flatnonzero(word_W != 0)
+    within = np.flatnonzero(word_W[word_positions].view(bool))
+    return word_positions[within // WORD] * WORD + within % WORD
 
 
 def bridged(position_K: Positions) -> Positions:
@@ -80,4 +91,5 @@ def unpack(payload: bytes, entries: int, value_bytes: int) -> tuple[Positions, V
 
 
 def _planes(array_K: Values) -> bytes:
-    return array_K.view(np.uint8).reshape(len(array_K), array_K.itemsize).T.tobytes()
+    shifts = range(0, 8 * array_K.itemsize, 8)
+    return b"".join((array_K >> array_K.dtype.type(shift)).astype(np.uint8).tobytes() for shift in shifts)
