@@ -42,7 +42,7 @@ class Topic:
 TOPICS: tuple[Topic, ...] = (
     Topic("prompts", ("Prompt",), "prompt id", (OPERATOR,), (VERIFICATION, LEARNING, DIFFICULTY), 8, 1, True, None),
     Topic("requests", ("RolloutRequest",), "request id", (DIFFICULTY,), (GENERATION, LEARNING), 64, 4),
-    Topic("requests-retry", ("RolloutRequest",), "request id", (GENERATION,), (GENERATION,), 64, 4),
+    Topic("requests-retry", ("RolloutRequest",), "request id and attempt", (GENERATION,), (GENERATION,), 64, 4),
     Topic("rollouts", ("Rollout",), "prompt id", (GENERATION,), (VERIFICATION, LEARNING), 64, 4),
     Topic("rollouts-retry", ("Rollout",), "prompt id", (VERIFICATION,), (VERIFICATION,), 64, 4),
     Topic("verdicts", ("Verdict",), "prompt id", (VERIFICATION,), (LEARNING, DIFFICULTY), 64, 4),

@@ -1,7 +1,8 @@
 """What the stage calls: requests in, all of a request's rollouts out, in whatever order they finish.
 
     take(request) -> refused, late, seen before   -> done at once
-                     not yet (not before, weights too old for it) -> parked, tried again at every turn
+                     not yet (not before, weights too old for it) -> parked, tried again at every turn;
+                         with weights that stay too old: handed back, to another worker
                      else -> desk -> engine -> done
 
 A request is done when all of its rollouts have ended; they go out together.
@@ -32,6 +33,7 @@ REMEMBERED = 100_000
 QUEUED_SHARE = 0.25
 """Rollouts that may wait in front of the engine, as a share of its slots: enough to refill it without a pause."""
 ENDING_ROOM = 500
+COUNTED = ("rollouts", "tokens", "requests", "handed_back")
 QUIET_TURNS = 3
 """Turns of the stage without a request, while the run ends, after which the worker calls itself drained."""
 
@@ -42,6 +44,15 @@ class Done:
 
     token: object
     outputs: list[Output]
+
+
+@dataclass(frozen=True)
+class Parked:
+    """A request that has to wait. `since_s`: for its weights, since this moment of the handler's clock."""
+
+    request: prompt_pb2.RolloutRequest
+    token: object
+    since_s: float
 
 
 @dataclass
@@ -57,9 +68,9 @@ class GenerationHandler:
     meter: Meter
     needs_weights: bool = True
     clock: Callable[[], float] = time.time
-    counts: dict[str, float] = field(default_factory=lambda: {"rollouts": 0.0, "tokens": 0.0, "requests": 0.0})
+    counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0.0))
     _done: SimpleQueue[Done] = field(default_factory=SimpleQueue)
-    _parked: list[tuple[prompt_pb2.RolloutRequest, object]] = field(default_factory=list)
+    _parked: list[Parked] = field(default_factory=list)
     _seen: OrderedDict[tuple[str, int], None] = field(default_factory=OrderedDict)
     _tickets: dict[tuple[str, int], Ticket] = field(default_factory=dict)
     _mean_n: float = 1.0
@@ -99,7 +110,8 @@ class GenerationHandler:
         self._remember(request)
         self.versions.heard(request.version_at_issue)
         if not self._begin(request, token):
-            self._parked.append((request, token))
+            since_s = max(self.clock(), request.not_before_ms / 1000)
+            self._parked.append(Parked(request, token, since_s))
 
     def done(self, timeout: float) -> list[Done]:
         """What has finished; waits up to `timeout` seconds. Raises `EngineDied`."""
@@ -203,8 +215,20 @@ class GenerationHandler:
         self._done.put(Done(token, _outputs(made)))
 
     def _unpark(self) -> None:
-        if self._parked:
-            self._parked = [(request, token) for request, token in self._parked if not self._begin(request, token)]
+        waiting, self._parked = self._parked, []
+        for one in waiting:
+            if not self._begin(one.request, one.token) and not self._hand_back(one):
+                self._parked.append(one)
+
+    def _hand_back(self, parked: Parked) -> bool:
+        """Give a request to another worker, in the transaction that commits this delivery; false when it stays."""
+        now_s = self.clock()
+        again = policy.handed_back(parked.request, now_s - parked.since_s, int(now_s * 1000))
+        if again is None:
+            return False
+        self.counts["handed_back"] += 1
+        self._done.put(Done(parked.token, [Output("requests-retry", f"{again.request_id}/{again.attempt}", again)]))
+        return True
 
     def _remember(self, request: prompt_pb2.RolloutRequest) -> None:
         self._seen[(request.request_id, request.attempt)] = None

@@ -23,6 +23,13 @@ DRAINED = "drained"
 POISON = "poison"
 ENGINE_DIED = "engine_died"
 
+HANDED_BACK_AFTER_S = 5.0
+"""How long a request waits for weights that it was issued after; the usual wait is that of one update."""
+HANDED_BACK_MS = 500
+"""Not before, when it is handed back: time for another worker to have room."""
+ATTEMPTS = 4
+"""Workers that a request comes to at most; the last one keeps it until its deadline."""
+
 State = control_pb2.WorkerState
 
 
@@ -76,6 +83,22 @@ def eligible(applied: int, newest_announced: int | None, max_lag: int) -> bool:
     (True, False, True)
     """
     return newest_announced is None or applied >= newest_announced - max_lag
+
+
+def handed_back(request: prompt_pb2.RolloutRequest, waited_s: float, now_ms: int) -> prompt_pb2.RolloutRequest | None:
+    """A request for another worker, because this one's weights have been too old for it; None: it waits on here.
+
+    >>> handed_back(prompt_pb2.RolloutRequest(attempt=1), 6.0, 1000).attempt
+    2
+    >>> [handed_back(prompt_pb2.RolloutRequest(attempt=at), s, 1000) for at, s in ((1, 4.0), (4, 6.0))]
+    [None, None]
+    """
+    if waited_s < HANDED_BACK_AFTER_S or request.attempt >= ATTEMPTS:
+        return None
+    again = prompt_pb2.RolloutRequest()
+    again.CopyFrom(request)
+    again.attempt, again.not_before_ms = max(request.attempt, 1) + 1, now_ms + HANDED_BACK_MS
+    return again
 
 
 def refusal(request: prompt_pb2.RolloutRequest) -> str:

@@ -154,6 +154,30 @@ def test_a_request_of_a_newer_policy_waits_until_the_weights_are_fresh_enough(ha
     assert said(done(handler)[0])[0].calls[0].spans[0].version == 7
 
 
+def test_a_request_whose_weights_do_not_come_is_handed_to_another_worker_and_the_fourth_keeps_it(handler, tiny_model):
+    now = [1000.0]
+    handler.clock = lambda: now[0]
+    handler.take(request("first", version_at_issue=9, not_before_ms=1_002_000), token=1)
+    handler.take(request("last", version_at_issue=9, attempt=4), token=2)
+    now[0] += 6.9  # it was to wait for two seconds, and has waited for its weights for less than five
+    assert handler.done(0.0) == []
+    now[0] += 0.2
+    (one,) = done(handler)
+    (output,) = one.outputs
+    assert (one.token, output.topic, output.key) == (1, "requests-retry", "first/2")
+    expected = request("first", version_at_issue=9, attempt=2, not_before_ms=1_007_600)
+    assert output.noun == expected
+    assert handler.counts["handed_back"] == 1 and handler.gauges()["parked"] == 1
+    handler.take(output.noun, token=3)  # its own again: nobody else was there
+    handler.versions.apply(7, tiny_model(0).state_dict())
+    now[0] += 1.0
+    found = {one.token: said(one) for one in done(handler, 2)}
+    assert {token: [rollout.key.attempt for rollout in made] for token, made in found.items()} == {
+        2: [4, 4, 4],
+        3: [2, 2, 2],
+    }
+
+
 def test_nothing_is_taken_before_the_first_weights_while_paused_or_when_full(handler):
     handler.versions.applied = None
     assert handler.room() == 0 and handler.waiting_for() == "no_weights"
