@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
+from pathlib import Path
 
 import pytest
 
+from pipeline import records
+from pipeline.log.api import read_all
+from pipeline.log.embedded_records import row_id
+from pipeline.rundir import RunDir
 from tests.journey.harness import Running, audit, summary
 
 KAFKA = pytest.mark.kafka
@@ -114,3 +120,40 @@ def test_a_run_whose_supervisor_is_killed_goes_on_from_its_last_checkpoint(tmp_p
         assert run.wait() == 0, run.said() + run.logs()
     account = conserved(directory)
     assert account["epochs"] >= 2
+
+
+def spoil_weights(directory: Path) -> int:
+    """Change one byte of every chunk of weights that the run's log holds; returns how many there were."""
+    run = RunDir.of(directory)
+    topic, log = run.names().topic("weights"), run.open_log()
+    changed = []
+    for record in read_all(log, topic):
+        chunk = records.decode(record)
+        chunk.data = bytes([chunk.data[0] ^ 1]) + chunk.data[1:]
+        changed.append((chunk.SerializeToString(), record.partition, record.offset))
+    log.close()
+    with sqlite3.connect(directory / "log.db", timeout=60.0) as connection:
+        select = "SELECT p.id FROM partitions p JOIN topics t ON t.id = p.topic WHERE t.name = ? AND p.partition = ?"
+        for value, partition, offset in changed:
+            (partition_id,) = connection.execute(select, (topic, partition)).fetchone()
+            connection.execute("UPDATE records SET value = ? WHERE id = ?", (value, row_id(partition_id, offset)))
+    connection.close()
+    return len(changed)
+
+
+@pytest.mark.long
+def test_a_worker_killed_as_it_applies_weights_and_then_a_chain_of_which_every_chunk_is_corrupt(tmp_path):
+    """The worker that starts again finds nothing that it could serve, asks for an anchor, and the run goes on."""
+    directory = tmp_path / "run"
+    deltas = SETS | {"weights.anchor_every": 1000}
+    with Running(directory, deltas, {"SLUICE_FAILPOINT": "generation.before_apply:version=4"}) as run:
+        run.until(lambda view: view.step >= 8, "the eighth step")
+        assert spoil_weights(directory) > 8
+        run.kill("generation-0")
+        run.until(
+            lambda view: any(status.counters["anchors_wanted"] for status in view.of("generation")),
+            "the wish for an anchor",
+        )
+        assert run.wait() == 0, run.said() + run.logs()
+        assert run.said().count("generation-0 died (signal 9)") == 2
+    conserved(directory)
