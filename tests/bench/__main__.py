@@ -26,6 +26,8 @@ NAMES = (
     "observing",
     "learner",
     "recipes",
+    "weights",
+    "engine",
 )
 
 

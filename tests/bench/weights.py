@@ -19,7 +19,7 @@ from pipeline import weights
 from pipeline.held import Held
 from pipeline.log.api import Record
 from pipeline.records import decode
-from services.generation.engine.parameters import Patch, copy
+from services.generation.engine.parameters import Parameters, copy
 from services.learning import tiny
 from services.learning.baseline import Plain
 from services.learning.publish import Plan, Publisher
@@ -51,7 +51,7 @@ def synthetic() -> str:
     """One large policy."""
     rng = np.random.default_rng(0)
     size = PARAMETERS // TENSORS
-    policy = {f"layer.{at}": Plain("bfloat16", (size // 2048, 2048), rows(rng, size)) for at in range(TENSORS)}
+    policy = {f"layer_{at}": Plain("bfloat16", (size // 2048, 2048), rows(rng, size)) for at in range(TENSORS)}
     publisher = Publisher("weights", "main", Plan(anchor_every=1000))
     first = take(publisher, policy, {})
     held = Held()
@@ -125,17 +125,16 @@ def take(publisher: Publisher, policy: dict[str, Plain], seen: dict[str, float])
 
 def applied(held: Held) -> dict[str, float]:
     """The pause: what changed copied into a model in place, and all of it."""
-    targets = {name: torch.zeros(len(held.tensors[name]), dtype=torch.bfloat16) for name in list(held.tensors)[:8]}
-    source = {name: torch.from_numpy(held.tensors[name].view(np.int16)).view(torch.bfloat16) for name in targets}
-    sparse, whole = [], []
-    for name, target in targets.items():
-        position_K = torch.from_numpy(np.concatenate(held.changed[name] or []))
-        sparse.append(Patch(target, source[name][position_K], position_K))
-        whole.append(Patch(target, source[name]))
-    scale = len(held.tensors) / len(targets)
+    names = list(held.tensors)[:8]
+    source = {name: torch.from_numpy(held.tensors[name].view(np.int16)).view(torch.bfloat16) for name in names}
+    model = torch.nn.ParameterDict({name: torch.zeros_like(source[name]) for name in names}).requires_grad_(False)
+    position_K = {name: torch.from_numpy(np.concatenate(held.changed[name] or [])) for name in names}
+    model_parameters = Parameters(model)
+    whole, changed = model_parameters.plan(source), model_parameters.plan(source, position_K)
+    scale = len(held.tensors) / len(names)
     copy(whole)
-    all_s, sparse_s = clocked(lambda: copy(whole)), clocked(lambda: copy(sparse))
-    return {"pause, all tensors": scale * all_s, "pause, delta": scale * sparse_s}
+    all_s = median(clocked(lambda: copy(whole)) for _ in range(3))
+    return {"pause, all tensors": scale * all_s, "pause, delta": scale * clocked(lambda: copy(changed))}
 
 
 def density() -> str:
