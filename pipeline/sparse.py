@@ -26,6 +26,8 @@ BLOCK = 1 << 17
 GAP = 0xFFFF
 WORD = 8
 """Flags that are looked at together."""
+FEW = 0.25
+"""Share of words with a flag up to which looking at words first is faster."""
 
 
 def changed(new_N: Values, old_N: Values) -> Positions:
@@ -47,9 +49,11 @@ def changed(new_N: Values, old_N: Values) -> Positions:
 
 
 def _set(flag_N: NDArray[np.bool_]) -> Positions:
-    """Positions of the few flags that are set. Eight flags are one word: words without any are passed over at once."""
+    """Positions of the flags that are set. Eight flags are one word: words without any are passed over at once."""
     word_W = flag_N.view(np.uint64)
     word_positions = np.flatnonzero(word_W != 0)
+    if len(word_positions) > FEW * len(word_W):
+        return np.flatnonzero(flag_N)
     within = np.flatnonzero(word_W[word_positions].view(bool))
     return word_positions[within // WORD] * WORD + within % WORD
 
