@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +163,7 @@ def corrupt(sends):
     record = Record(first.topic, 0, 0, first.key, first.value, first.headers, 0)
     chunk = records.decode(record)
     chunk.data = chunk.data[:-1] + bytes([chunk.data[-1] ^ 1])
-    return [replace(first, value=chunk.SerializeToString()), *others]
+    return [first._replace(value=chunk.SerializeToString()), *others]
 
 
 @BOTH
