@@ -14,11 +14,11 @@ from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import MemberState, OffsetAndMetadata
 
 from pipeline.errors import Fenced, LogUnavailable, Lost, UserError
 from pipeline.log.api import Position, Record
+from pipeline.log.kafka_assignor import EvenTopicsAssignor
 from pipeline.log.kafka_client import answering
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class KafkaGroupReader(ConsumerRebalanceListener):
             "client_id": member,
             "session_timeout_ms": int(lease_s * 1000),
             "heartbeat_interval_ms": max(100, min(3000, int(lease_s * 1000 / 3))),
-            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+            "partition_assignment_strategy": (EvenTopicsAssignor,),
             "auto_offset_reset": "earliest",
         }
         self._group = group
