@@ -47,7 +47,8 @@ class KafkaLog:
         return self._topics.partitions(topic)
 
     def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
-        """For each partition: (first offset still held, end of what is committed)."""
+        """For each partition: (first offset still held, end of what is committed), all that was by now included."""
+        self._topics.settle(topic)
         return self._topics.bounds(topic)
 
     def writer(self, transactional_id: str) -> KafkaWriter:

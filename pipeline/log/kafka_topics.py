@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ from pipeline.log.checks import refuse_other_partitions, refuse_topic, refuse_tr
 from pipeline.log.kafka_client import answering
 
 T = TypeVar("T")
+SETTLE_S = 1.0
+"""Longest wait for transactions that have ended, or are about to, to show in the partitions."""
+SETTLE_EACH_S = 0.01
 COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.2", "max.compaction.lag.ms": "600000"}
 
 
@@ -57,13 +61,28 @@ class Topics:
 
     def bounds(self, topic: str) -> dict[int, tuple[int, int]]:
         """For each partition: (first offset, end of what is committed)."""
-        positions = [TopicPartition(topic, index) for index in range(self.partitions(topic))]
+        positions = self._positions(topic)
         first, end = (self._offsets(positions, spec) for spec in (OffsetSpec.EARLIEST, OffsetSpec.LATEST))
         return {position.partition: (first[position], end[position]) for position in positions}
 
+    def settle(self, topic: str) -> None:
+        """Wait until what was written by now is committed or aborted, at most `SETTLE_S`.
+
+        A commit is answered when the coordinator holds it, and shows in the partitions a moment later: who reads a
+        topic to its end would miss what its own process has just committed.
+        """
+        positions = self._positions(topic)
+        written = self._offsets(positions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
+        deadline = time.monotonic() + SETTLE_S
+        while time.monotonic() < deadline:
+            settled = self._offsets(positions, OffsetSpec.LATEST)
+            if all(settled[position] >= written[position] for position in positions):
+                return
+            time.sleep(SETTLE_EACH_S)
+
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """What a group has committed, by partition."""
-        positions = [TopicPartition(topic, index) for index in range(self.partitions(topic))]
+        positions = self._positions(topic)
         found = self._call(lambda admin: admin.list_group_offsets({group: positions}))
         return {position.partition: entry.offset for position, entry in found[group].items() if entry.offset >= 0}
 
@@ -103,8 +122,12 @@ class Topics:
         found = self._call(lambda admin: admin.describe_topics(list(names)))
         return {topic["name"]: len(topic["partitions"]) for topic in found if topic["error_code"] == 0}
 
-    def _offsets(self, positions: Sequence[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
-        level = IsolationLevel.READ_COMMITTED
+    def _positions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, index) for index in range(self.partitions(topic))]
+
+    def _offsets(
+        self, positions: Sequence[TopicPartition], spec: OffsetSpec, level: Any = IsolationLevel.READ_COMMITTED
+    ) -> dict[TopicPartition, int]:
         asked = dict.fromkeys(positions, spec)
         found = self._call(lambda admin: admin.list_partition_offsets(asked, isolation_level=level))
         return {position: entry.offset for position, entry in found.items()}

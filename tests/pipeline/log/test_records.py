@@ -57,6 +57,15 @@ def test_records_of_no_bytes_and_of_900_kb_pass_and_larger_ones_are_poison(opene
     assert opened.values(topic) == [b"", large]
 
 
+def test_what_was_committed_a_moment_ago_is_read(opened, run):
+    topic = opened.create(f"{run}.in", 4)
+    writer = opened.writer(f"{run}.w")
+    for count in range(1, 31):
+        with writer.transaction() as transaction:
+            transaction.send(topic, f"{count}".encode(), bytes(MAX_RECORD_BYTES))
+        assert sum(end for _, end in opened.log.bounds(topic).values()) >= count
+
+
 def test_many_large_records_of_one_transaction_pass(opened, run):
     topic = opened.create(f"{run}.in")
     opened.write(f"{run}.w", topic, [(b"k", bytes([i]) * MAX_RECORD_BYTES) for i in range(50)])
