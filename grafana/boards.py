@@ -108,12 +108,28 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 rate("sluice_generation_rollouts_total", "ending"),
                 "{{ending}}",
             ),
-            one(
+            Panel(
                 "Running",
-                "Sequences in the engines.",
+                "Sequences in the engines, and how many each lets in.",
                 "short",
-                gauge("sluice_generation_running", "instance"),
+                (
+                    (gauge("sluice_generation_running", "instance"), "{{instance}}"),
+                    (gauge("sluice_generation_admitted", "instance"), "{{instance}} at most"),
+                ),
+            ),
+            one(
+                "Key-value cache",
+                "Share in use.",
+                "percentunit",
+                gauge("sluice_generation_kv_used_ratio", "instance"),
                 "{{instance}}",
+            ),
+            one(
+                "Handed back",
+                "Requests a second given to another worker, by what they lacked here.",
+                "short",
+                rate("sluice_generation_handed_back_total", "reason"),
+                "{{reason}}",
             ),
             Panel("Length", "Tokens of a rollout.", "short", quantiles("sluice_generation_response_tokens")),
             VERSIONS,

@@ -98,6 +98,9 @@ class Generation(Section):
     kv: Literal["keep", "recompute"] = knob("keep", RESTART, "Cached context at a weight update.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob("auto", RESTART, "Of the serving weights.")
     threads: int = knob(1, RESTART, "CPU threads of a worker's tensor library.", ge=1)
+    kv_high: float = knob(
+        0.95, RESTART, "Share of the engine's KV cache above which fewer sequences are admitted; 1: never.", gt=0, le=1
+    )
     request_deadline_s: float = knob(600.0, RESTART, "A request not begun by then expires, seconds.", gt=0)
     engine_args: dict[str, Any] = knob({}, RESTART, "Passed to the engine as they are.")
 

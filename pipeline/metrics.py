@@ -62,6 +62,15 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_generation_rollouts_total", COUNTER, "rollouts", "Rollouts ended, by how.", ("ending",)),
     Metric("sluice_generation_tokens_total", COUNTER, "tokens", "Tokens sampled."),
     Metric("sluice_generation_running", GAUGE, "sequences", "Sequences in the engine."),
+    Metric("sluice_generation_admitted", GAUGE, "sequences", "Sequences that may be in the engine, by its cache."),
+    Metric("sluice_generation_kv_used_ratio", GAUGE, "ratio", "Share of the key-value cache in use."),
+    Metric(
+        "sluice_generation_handed_back_total",
+        COUNTER,
+        "requests",
+        "Requests handed to another worker, by what they lacked here.",
+        ("reason",),
+    ),
     Metric("sluice_generation_version", GAUGE, "versions", "Version applied."),
     Metric("sluice_generation_apply_seconds", HISTOGRAM, "seconds", "Time generation stood still.", (), SECONDS),
     Metric(

@@ -32,7 +32,7 @@ from pipeline.life import Life
 from pipeline.log.api import Log
 from pipeline.metrics import Meter
 from pipeline.rundir import RunDir
-from pipeline.stage import Stage
+from pipeline.stage import Stage, end_of
 from pipeline.topics import SERVICES, Names
 from pipeline.tracing import open_tracer
 from sluice.v1 import control_pb2, control_pb2_grpc
@@ -134,7 +134,8 @@ class Process:
             self.address = f"{ports.advertise}:{self.address.rpartition(':')[2]}"
         self.metrics_port = None if ports.metrics is None else _serve_metrics(context.meter, ports.metrics)
         self.over = threading.Event()
-        self.state = State.WORKER_STATE_LOADING
+        self.state = State.WORKER_STATE_STARTING
+        self.reason = ""
 
     def run(self) -> int:
         """Build the service, serve it, and end in order."""
@@ -144,6 +145,22 @@ class Process:
         threads = [threading.Thread(target=target, daemon=True) for target in (self._hear, self._report)]
         for thread in threads:
             thread.start()
+        try:
+            self._open()
+            assert self.service is not None
+            self.service.run()
+        except Fenced as error:
+            log.error("a newer %s holds this role: %s", self.context.service, error)
+            self.reason = end_of(error)
+            return EXIT_FENCED
+        except Exception as error:
+            self.reason = end_of(error)
+            raise
+        finally:
+            self._end(threads)
+        return 0
+
+    def _open(self) -> None:
         module = importlib.import_module(f"services.{self.context.service}.service")
         self.service = module.build(self.context)
         names = [*self.service.register(self.server), health.SERVICE_NAME]
@@ -153,14 +170,6 @@ class Process:
         self.state = State.WORKER_STATE_SERVING
         if self.probe is not None:
             self.probe.set("started", True)
-        try:
-            self.service.run()
-        except Fenced as error:
-            log.error("a newer %s holds this role: %s", self.context.service, error)
-            return EXIT_FENCED
-        finally:
-            self._end(threads)
-        return 0
 
     def status(self) -> control_pb2.WorkerStatus:
         """What this worker is doing."""
@@ -170,6 +179,7 @@ class Process:
             worker_id=context.worker_id,
             service=context.service,
             state=self.state,
+            reason=self.reason,
             progress_ms=int(meter.progress_at * 1000),
             written_ms=int(time.time() * 1000),
             started_ms=int(meter.started * 1000),

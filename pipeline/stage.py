@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeVar
 from google.protobuf.message import Message
 
 from pipeline import records, trace
-from pipeline.errors import LogUnavailable, Poison, SluiceError
+from pipeline.errors import LogUnavailable, Poison
 from pipeline.life import Life
 from pipeline.log.api import GroupReader, Log, Position, Record, Send, Transaction, Writer
 from pipeline.metrics import Meter
@@ -192,6 +192,6 @@ class Stage:
             self.meter.add("sluice_stage_sent_bytes_total", size, topic=topic)
 
 
-def end_of(error: SluiceError) -> str:
+def end_of(error: Exception) -> str:
     """What a person reads when a stage ends with this error."""
     return f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """Between requests and the engine: one request becomes n jobs, and n completions become its rollouts.
 
 Used by the handler (requests from the log) and by the door (requests from callers) alike. A thread of its own collects
-what the engine finished.
+what the engine finished, and finds out when it is dead: it says so, or keeps a rollout long after its deadline.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from services.generation.prompting import Context, Prompter
 from sluice.v1 import prompt_pb2, rollout_pb2
 
 COLLECT_S = 0.05
+OVERDUE_S = 360.0
+"""An engine that has not given a rollout back so long after its deadline hangs. Longer than weights may take (300 s)."""
+OVERDUE_EVERY_S = 1.0
 
 Finish = Callable[[list[rollout_pb2.Rollout]], None]
 Each = Callable[[rollout_pb2.Rollout], None]
@@ -40,9 +43,11 @@ class Desk:
 
     def __init__(self, engine: Engine, prompter: Prompter, maker: rollouts.Maker) -> None:
         self.engine, self.prompter, self.maker = engine, prompter, maker
-        self.error: EngineDied | None = None
+        self.error: Exception | None = None
         self.on_rollout: Each | None = None
         """Called with every rollout that ended: for counting."""
+        self.on_death: Callable[[str], None] = lambda _: None
+        """Called once, with a sentence, when nothing more will come out of the engine."""
         self._tickets: dict[str, Ticket] = {}
         self._names = itertools.count()
         self._lock = threading.Lock()
@@ -105,14 +110,24 @@ class Desk:
         )
 
     def _collect(self) -> None:
+        looked_s = time.monotonic()
         while not self._closing.is_set():
             try:
-                completions = self.engine.finished(COLLECT_S)
-            except EngineDied as error:
+                for completion in self.engine.finished(COLLECT_S):
+                    self._place(completion)
+                if time.monotonic() - looked_s > OVERDUE_EVERY_S:
+                    looked_s = time.monotonic()
+                    self._overdue(_now_ms() - int(OVERDUE_S * 1000))
+            except Exception as error:  # this thread ends, and whoever waits for it is told why
                 self._die(error)
                 return
-            for completion in completions:
-                self._place(completion)
+
+    def _overdue(self, before_ms: int) -> None:
+        """Raises `EngineDied` when a rollout whose deadline lies before this moment is still out."""
+        with self._lock:
+            late = [job for job, ticket in self._tickets.items() if 0 < ticket.request.deadline_ms < before_ms]
+        if late:
+            raise EngineDied(f"the engine hangs: {len(late)} rollouts are {OVERDUE_S:g} s and more past their deadline")
 
     def _place(self, said: Completion) -> None:
         with self._lock:
@@ -132,9 +147,10 @@ class Desk:
         if ticket.each:
             ticket.each(made)
 
-    def _die(self, error: EngineDied) -> None:
+    def _die(self, error: Exception) -> None:
         """Callers at the door get failed rollouts; the handler raises, so that the log delivers its requests again."""
         self.error = error
+        self.on_death(str(error) if isinstance(error, EngineDied) else f"{type(error).__name__}: {error}")
         with self._lock:
             tickets = {id(ticket): ticket for ticket in self._tickets.values()}
             self._tickets.clear()

@@ -11,7 +11,8 @@ import grpc
 
 from pipeline.errors import UserError
 from services.generation import policy
-from services.generation.desk import Desk, Ticket
+from services.generation.desk import Desk, Each, Ticket
+from services.generation.engine.api import EngineDied
 from services.generation.prompting import Context
 from services.generation.versions import Versions
 from sluice.v1 import generation_pb2, generation_pb2_grpc, prompt_pb2, rollout_pb2
@@ -56,11 +57,20 @@ class Door(generation_pb2_grpc.GenerationServiceServicer):
         seconds = _seconds_left(context)
         hold_id = self._hold(context, call.version, seconds)[0] if call.HasField("version") else ""
         said: SimpleQueue[rollout_pb2.Rollout] = SimpleQueue()
-        ticket = self.desk.open(request, lambda _: None, said.put, rendered)
+        ticket = self._opened(request, said.put, rendered, context)
         try:
             yield from self._collect(said, request.n, context)
         finally:
             self._leave(ticket, hold_id)
+
+    def _opened(
+        self, request: prompt_pb2.RolloutRequest, each: Each, rendered: Context, context: grpc.ServicerContext
+    ) -> Ticket:
+        try:
+            return self.desk.open(request, lambda _: None, each, rendered)
+        except EngineDied as error:
+            context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise
 
     def _collect(
         self, said: SimpleQueue[rollout_pb2.Rollout], n: int, context: grpc.ServicerContext

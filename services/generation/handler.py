@@ -1,8 +1,8 @@
 """What the stage calls: requests in, all of a request's rollouts out, in whatever order they finish.
 
     take(request) -> refused, late, seen before   -> done at once
-                     not yet (not before, weights too old for it) -> parked, tried again at every turn;
-                         with weights that stay too old: handed back, to another worker
+                     not yet (not before, weights too old for it, no room) -> parked, tried again at every turn;
+                         with weights that stay too old, or room that does not come: handed back, to another worker
                      else -> desk -> engine -> done
 
 A request is done when all of its rollouts have ended; they go out together.
@@ -23,10 +23,11 @@ from pipeline.errors import Poison
 from pipeline.life import Life
 from pipeline.metrics import Meter
 from pipeline.stage import Output
-from services.generation import policy, rollouts
+from services.generation import fleet, policy, rollouts
+from services.generation.admission import LOOK_EVERY_S, Admission, Load
 from services.generation.desk import Desk, Ticket
 from services.generation.versions import Versions
-from sluice.v1 import prompt_pb2, rollout_pb2
+from sluice.v1 import control_pb2, prompt_pb2, rollout_pb2
 
 REMEMBERED = 100_000
 """Finished requests that are remembered, to answer a second delivery with nothing."""
@@ -48,7 +49,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Parked:
-    """A request that has to wait. `since_s`: for its weights, since this moment of the handler's clock."""
+    """A request that has to wait. `since_s`: for its weights or for room, since this moment of the handler's clock."""
 
     request: prompt_pb2.RolloutRequest
     token: object
@@ -59,14 +60,14 @@ class Parked:
 class GenerationHandler:
     """Generation's craft, as the stage sees it. Called by one thread; finished requests arrive from others.
 
-    `needs_weights`: serve only once a first version was applied.
+    `kv_high`: share of the engine's key-value cache above which fewer rollouts are let in; 1 never.
     """
 
     desk: Desk
     versions: Versions
     life: Life
     meter: Meter
-    needs_weights: bool = True
+    kv_high: float = 0.95
     clock: Callable[[], float] = time.time
     counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0.0))
     _done: SimpleQueue[Done] = field(default_factory=SimpleQueue)
@@ -76,10 +77,14 @@ class GenerationHandler:
     _mean_n: float = 1.0
     _leaving: bool = False
     _quiet_turns: int = 0
+    _looked_s: float = 0.0
+    _preempted: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.desk.on_rollout = self._count
+        self.desk.on_death = lambda reason: self.versions.post.tell(fleet.Died(reason))
+        self.admission = Admission(self._ceiling(), self.kv_high)
 
     def room(self) -> int:
         """Requests it would take now; 0 when stale, paused, loading, leaving or full.
@@ -90,12 +95,10 @@ class GenerationHandler:
             self._quiet_turns += 1
             return ENDING_ROOM
         self._quiet_turns = 0
-        if self._leaving or not self.life.takes_work or self._parked or self.standing().waits_for != "no_requests":
+        self._look()
+        if self._parked or self.waiting_for() != "no_requests":
             return 0
-        if self.versions.held_back:
-            return 0
-        free = self.desk.engine.capacity() * (1 + QUEUED_SHARE) - self.desk.outstanding
-        return 0 if free <= 0 else max(1, int(free / self._mean_n))
+        return max(1, int((self.admission.limit - self.desk.outstanding) / self._mean_n))
 
     def take(self, request: Message, token: object) -> None:
         """Begin a request. Raises `Poison` for another noun."""
@@ -114,7 +117,7 @@ class GenerationHandler:
             self._parked.append(Parked(request, token, since_s))
 
     def done(self, timeout: float) -> list[Done]:
-        """What has finished; waits up to `timeout` seconds. Raises `EngineDied`."""
+        """What has finished; waits up to `timeout` seconds. Raises `WorkerDied`; what it held stays uncommitted."""
         self._unpark()
         found: list[Done] = []
         try:
@@ -123,8 +126,9 @@ class GenerationHandler:
                 found.append(self._done.get_nowait())
         except Empty:
             pass
-        if self.desk.error is not None:
-            raise self.desk.error
+        standing = self.standing()
+        if standing.state == control_pb2.WORKER_STATE_DEAD:
+            raise fleet.WorkerDied(standing.reason) from self.desk.error
         return found
 
     def poison(self, ids: dict[str, str], reason: str) -> list[Output]:
@@ -140,8 +144,9 @@ class GenerationHandler:
         waits_for = self.standing().waits_for
         if self.versions.held_back:
             return "hold"
-        full = self.desk.outstanding >= self.desk.engine.capacity() * (1 + QUEUED_SHARE)
-        return "engine" if full and waits_for == "no_requests" else waits_for
+        if waits_for != "no_requests" or self.desk.outstanding < self.admission.limit:
+            return waits_for
+        return "kv_cache" if self._overloaded() else "engine"
 
     def drain(self, end_now: bool) -> None:
         """Take nothing new; with `end_now` end what runs and what waits (ABORTED, reason "drained")."""
@@ -150,17 +155,11 @@ class GenerationHandler:
             self.desk.abort(list(self._tickets.values()))  # the door's callers are not the run's
             self._unpark()
 
-    def standing(self) -> policy.Standing:
+    def standing(self) -> fleet.Standing:
         """State, reason, and what it waits for."""
-        applied = self.versions.applied
-        if applied is None and not self.needs_weights:
-            applied = self.desk.engine.version
         ends = self.life.run_ends and self._quiet_turns >= QUIET_TURNS
         outstanding = self.desk.outstanding + len(self._parked)
-        leaving = self._leaving or ends
-        return policy.standing(
-            policy.Facts(True, applied, self.versions.newest, self.versions.max_lag, leaving, outstanding)
-        )
+        return self.versions.post.tell(fleet.Turn(self._leaving or ends, outstanding))
 
     def gauges(self) -> dict[str, float]:
         """Momentary values, by name."""
@@ -169,6 +168,8 @@ class GenerationHandler:
             "running": float(engine.running()),
             "capacity": float(engine.capacity()),
             "version": float(engine.version),
+            "admitted": self.admission.limit,
+            "kv_used": engine.kv_use(),
             "parked": float(len(self._parked)),
         }
 
@@ -181,7 +182,7 @@ class GenerationHandler:
             self._end(request, token, rollout_pb2.ENDING_FAILED, policy.UNSUPPORTED_SAMPLING)
         elif 0 < request.deadline_ms < now_ms:
             self._end(request, token, rollout_pb2.ENDING_EXPIRED, policy.DEADLINE)
-        elif request.not_before_ms > now_ms or not self._fresh_for(request):
+        elif request.not_before_ms > now_ms or not self._fresh_for(request) or self._overloaded():
             return False
         else:
             self._open(request, token)
@@ -201,9 +202,28 @@ class GenerationHandler:
 
     def _fresh_for(self, request: prompt_pb2.RolloutRequest) -> bool:
         applied = self.versions.applied
-        if applied is None:
-            return not self.needs_weights
-        return policy.eligible(applied, request.version_at_issue, self.versions.max_lag)
+        return applied is not None and fleet.eligible(applied, request.version_at_issue, self.versions.max_lag)
+
+    def _ceiling(self) -> float:
+        return self.desk.engine.capacity() * (1 + QUEUED_SHARE)
+
+    def _overloaded(self) -> bool:
+        """Has the cache lowered the limit, and is there as much in work as it allows?"""
+        limit = self.admission.limit
+        return limit < self._ceiling() and self.desk.outstanding >= limit
+
+    def _look(self) -> None:
+        """Let the limit follow the engine's cache, once a second."""
+        now_s, engine = time.monotonic(), self.desk.engine
+        if now_s - self._looked_s < LOOK_EVERY_S:
+            return
+        self._looked_s = now_s
+        use, preempted = engine.kv_use(), engine.preempted()
+        load = Load(use, preempted - self._preempted, self.desk.outstanding, self._mean_n, self._ceiling())
+        self._preempted = preempted
+        self.admission = self.admission.after(load)
+        self.meter.set("sluice_generation_kv_used_ratio", use)
+        self.meter.set("sluice_generation_admitted", self.admission.limit)
 
     def _end(self, request: prompt_pb2.RolloutRequest, token: object, ending: rollout_pb2.Ending, reason: str) -> None:
         made = rollouts.terminal(request, ending, reason, self.desk.maker, int(self.clock() * 1000))
@@ -227,6 +247,8 @@ class GenerationHandler:
         if again is None:
             return False
         self.counts["handed_back"] += 1
+        reason = "no_room" if self._fresh_for(parked.request) else "weights"
+        self.meter.add("sluice_generation_handed_back_total", reason=reason)
         self._done.put(Done(parked.token, [Output("requests-retry", f"{again.request_id}/{again.attempt}", again)]))
         return True
 

@@ -1,17 +1,8 @@
-"""What a worker may do: which requests it refuses, whether its weights are fresh enough, what state it is in. Pure.
-
-    STARTING --> LOADING --> SERVING <--> STALE
-                    `----------+-----------'--> DRAINING --> DRAINED
-
-A worker serves while its applied version is at most `max_lag` behind the newest one it knows of. One that cannot
-advance serves until that bound; then it is STALE, takes nothing new, says why, and comes back by itself.
-"""
+"""What becomes of a request that is not sampled here: which are refused, which are handed to another worker. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from sluice.v1 import control_pb2, prompt_pb2
+from sluice.v1 import prompt_pb2
 
 UNSUPPORTED_SAMPLING = "unsupported_sampling"
 UNSUPPORTED_CONTENT = "unsupported_content"
@@ -24,69 +15,14 @@ POISON = "poison"
 ENGINE_DIED = "engine_died"
 
 HANDED_BACK_AFTER_S = 5.0
-"""How long a request waits for weights that it was issued after; the usual wait is that of one update."""
+"""How long a request waits for weights that it was issued after, or for room; the usual wait is that of one update."""
 HANDED_BACK_MS = 500
 """Not before, when it is handed back: time for another worker to have room."""
 ATTEMPTS = 4
 """Workers that a request comes to at most; the last one keeps it until its deadline."""
 
-State = control_pb2.WorkerState
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a worker's state follows from. Versions are None until there is one."""
-
-    loaded: bool = False
-    applied: int | None = None
-    newest: int | None = None
-    max_lag: int = 0
-    leaving: bool = False
-    outstanding: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A worker's state, why, and what it waits for when it has nothing to do."""
-
-    state: control_pb2.WorkerState
-    reason: str
-    waits_for: str
-
-
-def standing(facts: Facts) -> Standing:
-    """The state that these facts put a worker in.
-
-    >>> standing(Facts(loaded=True, applied=3, newest=5, max_lag=2)).waits_for
-    'no_requests'
-    >>> standing(Facts(loaded=True, applied=2, newest=5, max_lag=2)).reason
-    'applied version 2 is 3 behind 5; the bound is 2'
-    """
-    if facts.leaving and facts.outstanding:
-        return Standing(State.WORKER_STATE_DRAINING, f"finishes {facts.outstanding} rollouts", "draining")
-    if facts.leaving:
-        return Standing(State.WORKER_STATE_DRAINED, "", "draining")
-    if not facts.loaded:
-        return Standing(State.WORKER_STATE_STARTING, "the engine loads its model", "no_engine")
-    if facts.applied is None:
-        return Standing(State.WORKER_STATE_LOADING, "no weights have been announced yet", "no_weights")
-    if not eligible(facts.applied, facts.newest, facts.max_lag):
-        behind = f"applied version {facts.applied} is {facts.newest - facts.applied} behind {facts.newest}"
-        return Standing(State.WORKER_STATE_STALE, f"{behind}; the bound is {facts.max_lag}", "stale")
-    return Standing(State.WORKER_STATE_SERVING, "", "no_requests")
-
-
-def eligible(applied: int, newest_announced: int | None, max_lag: int) -> bool:
-    """Whether new training rollouts may be sampled with these weights.
-
-    >>> eligible(4, 6, 2), eligible(4, 7, 2), eligible(4, None, 0)
-    (True, False, True)
-    """
-    return newest_announced is None or applied >= newest_announced - max_lag
-
-
 def handed_back(request: prompt_pb2.RolloutRequest, waited_s: float, now_ms: int) -> prompt_pb2.RolloutRequest | None:
-    """A request for another worker, because this one's weights have been too old for it; None: it waits on here.
+    """A request for another worker, because this one has had no weights, or no room, for it; None: it waits on here.
 
     >>> handed_back(prompt_pb2.RolloutRequest(attempt=1), 6.0, 1000).attempt
     2

@@ -46,7 +46,9 @@ class GenerationService:
         self.versions = Versions(self.engine, run.max_lag)
         maker = rollouts.Maker(context.worker_id, self.engine.name, run.generation.kv)
         self.desk = Desk(self.engine, Prompter(load_tokenizer(model), self.engine.max_len), maker)
-        self.handler = GenerationHandler(self.desk, self.versions, context.life, context.meter)
+        self.handler = GenerationHandler(
+            self.desk, self.versions, context.life, context.meter, kv_high=run.generation.kv_high
+        )
         reader = WeightReader(context.log, context.names, rollouts.POLICY_ID, weights_store(run))
         self.updater = Updater(reader, self.versions, context.meter).start()
         self._busy_before = 0.0

@@ -4,7 +4,8 @@
 
 What cannot be fetched or does not fit is refused once, counted and said; the engine keeps serving what it has, and the
 next version is tried afresh. Where an anchor would help (a chunk is corrupt, missing, or below retention), the worker's
-status says so, and the learner announces the version again with one.
+status says so, and the learner announces the version again with one. What it does not expect ends it, and with it the
+worker: one that never advances again would hold its requests for nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from pipeline.errors import Lost, Poison, Retryable, UserError
 from pipeline.failpoint import reach
 from pipeline.metrics import Meter
-from services.generation.engine.api import EngineDied
+from services.generation.fleet import Died
 from services.generation.versions import Versions
 from services.generation.weights import Broken, Update, WeightReader
 from sluice.v1 import weights_pb2
@@ -59,11 +60,13 @@ class Updater:
         while not self._closing.is_set():
             try:
                 self.turn(POLL_S)
-            except EngineDied:
-                return
             except Retryable as error:
                 self.trouble = str(error)
                 self._closing.wait(RETRY_S)
+            except Exception as error:  # the thread ends, and the stage, told of it, ends the process
+                log.exception("the updater ended")
+                self.versions.post.tell(Died(f"the updater ended: {type(error).__name__}: {error}"))
+                return
 
     def turn(self, timeout: float) -> None:
         """Look for a newer version, and apply it if there is one."""

@@ -1,4 +1,4 @@
-"""Which version is applied, which is the newest, and who holds the applied one.
+"""Weights into the engine, and who holds the applied version; what is applied and announced is told to the worker.
 
 A hold keeps the engine on its version for a while, so that an evaluation is of one policy. It ends when it is released
 or its time is over; newer weights wait until then.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from services.generation.engine.api import Engine
+from services.generation.fleet import Announced, Applied, Post, Worker
 
 if TYPE_CHECKING:
     import torch
@@ -26,17 +27,23 @@ class Versions:
 
     def __init__(self, engine: Engine, max_lag: int) -> None:
         self.engine, self.max_lag = engine, max_lag
-        self.applied: int | None = None
-        """Version that this process applied; None before the first."""
-        self.newest: int | None = None
-        """Newest version it knows of: announced, or named by a request."""
+        self.post = Post(Worker(max_lag=max_lag, loaded=True))
         self._holds: dict[str, float] = {}
         self._lock = threading.RLock()
 
+    @property
+    def applied(self) -> int | None:
+        """Version that this process applied; None before the first."""
+        return self.post.worker.applied
+
+    @property
+    def newest(self) -> int | None:
+        """Newest version it knows of: announced, or named by a request."""
+        return self.post.worker.newest
+
     def heard(self, version: int) -> None:
         """There is such a version."""
-        if self.newest is None or version > self.newest:
-            self.newest = version
+        self.post.tell(Announced(version))
 
     def apply(
         self,
@@ -49,8 +56,7 @@ class Versions:
             if self.held:
                 return None
             still_s = self.engine.apply(version, tensors, changed)
-            self.applied = version
-            self.heard(version)
+            self.post.tell(Applied(version))
             return still_s
 
     @property

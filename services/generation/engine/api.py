@@ -126,6 +126,14 @@ class Engine(Protocol):
         """Jobs that are sampled at the same time at most."""
         ...
 
+    def kv_use(self) -> float:
+        """Share of the key-value cache that holds something, [0, 1]."""
+        ...
+
+    def preempted(self) -> int:
+        """Sequences that were put out of the cache again since the start, because others needed the room."""
+        ...
+
     def busy_s(self) -> float:
         """Seconds in which it computed."""
         ...

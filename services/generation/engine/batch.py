@@ -76,6 +76,11 @@ class Batch:
         """Rows that could join."""
         return self.slots - self.live
 
+    @property
+    def held(self) -> int:
+        """Tokens of all rows, contexts included."""
+        return int(self.length_S[: self.n].sum())
+
     def place(self, row: Row, version: int) -> int:
         """Put a row into a slot; returns the slot. `version`: the weights that its first token will be sampled with."""
         slot = self.holes.pop() if self.holes else self.n

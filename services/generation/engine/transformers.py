@@ -111,7 +111,10 @@ class TransformersEngine:
             self._check()
             self._updates.append((version, plan, done))
             self._lock.notify()
-        return done.result(APPLY_TIMEOUT_S)
+        try:
+            return done.result(APPLY_TIMEOUT_S)
+        except TimeoutError as error:
+            raise EngineDied(f"version {version} was not applied in {APPLY_TIMEOUT_S:g} s: the engine hangs") from error
 
     def running(self) -> int:
         """See `Engine`."""
@@ -120,6 +123,14 @@ class TransformersEngine:
     def capacity(self) -> int:
         """See `Engine`."""
         return self._batch.slots
+
+    def kv_use(self) -> float:
+        """See `Engine`: of all positions of all slots. Its buffers hold every slot at full length, so it never ends."""
+        return self._batch.held / (self._batch.slots * self.max_len)
+
+    def preempted(self) -> int:
+        """See `Engine`: never."""
+        return 0
 
     def busy_s(self) -> float:
         """See `Engine`."""
@@ -142,11 +153,11 @@ class TransformersEngine:
 
     def _die(self, error: BaseException) -> None:
         with self._lock:
+            self._error = error
             updates = list(self._updates)
         for _, _, done in updates:
             done.set_exception(EngineDied(f"engine ended: {error}"))
         with self._out:
-            self._error = error
             self._out.notify_all()
 
     def _check(self) -> None:

@@ -60,6 +60,26 @@ class _Running:
     taken_back: str = ""
 
 
+@dataclass(slots=True)
+class _Gauge:
+    """What vLLM tells its stat loggers at every step, kept: the methods are theirs (`StatLoggerBase`)."""
+
+    kv_use: float = 0.0
+    preempted: int = 0
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
+        if scheduler_stats is not None:
+            self.kv_use = scheduler_stats.kv_cache_usage
+        if iteration_stats is not None:
+            self.preempted += iteration_stats.num_preempted_reqs
+
+    def log(self) -> None: ...
+
+    def log_engine_initialized(self) -> None: ...
+
+    def record_sleep_state(self, *_: Any) -> None: ...
+
+
 class VllmEngine:
     """See `engine.api.Engine`. `model` is a Hugging Face id or a folder."""
 
@@ -77,6 +97,7 @@ class VllmEngine:
         self._out = threading.Condition()
         self._error: BaseException | None = None
         self._busy_s = 0.0
+        self._gauge = _Gauge()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
         self._thread.start()
@@ -127,6 +148,14 @@ class VllmEngine:
         """See `Engine`."""
         return self.slots
 
+    def kv_use(self) -> float:
+        """See `Engine`: as vLLM's scheduler says at every step."""
+        return self._gauge.kv_use
+
+    def preempted(self) -> int:
+        """See `Engine`."""
+        return self._gauge.preempted
+
     def busy_s(self) -> float:
         """See `Engine`: seconds in which it had work, to a twentieth of a second."""
         return self._busy_s
@@ -142,7 +171,8 @@ class VllmEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_arguments(model, options)))
+        arguments = AsyncEngineArgs(**_arguments(model, options))
+        llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[lambda *_: self._gauge])
         await llm.update_weight_version(str(self.version))
         return llm
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -10,9 +11,12 @@ import pytest
 from pipeline.digest import rollout_sha256
 from pipeline.life import Life
 from pipeline.metrics import Meter
+from services.generation import desk as desks
+from services.generation.admission import Admission
 from services.generation.desk import Desk
-from services.generation.engine.api import EngineDied, EngineOptions
+from services.generation.engine.api import EngineOptions
 from services.generation.engine.transformers import TransformersEngine
+from services.generation.fleet import Applied, Post, Worker, WorkerDied
 from services.generation.handler import Done, GenerationHandler
 from services.generation.prompting import Prompter
 from services.generation.rollouts import Maker
@@ -26,9 +30,8 @@ ABORTED, EXPIRED, FAILED = rollout_pb2.ENDING_ABORTED, rollout_pb2.ENDING_EXPIRE
 def handler(tokenizer, tiny_model) -> Iterator[GenerationHandler]:
     """A handler with 4 slots, version 5 applied, at most 2 versions of lag, in a run that runs."""
     engine = TransformersEngine(tiny_model(0), EngineOptions(slots=4), tokenizer)
-    engine.apply(5, tiny_model(0).state_dict())
     versions = Versions(engine, max_lag=2)
-    versions.applied = versions.newest = 5
+    versions.apply(5, tiny_model(0).state_dict())
     desk = Desk(engine, Prompter(tokenizer, engine.max_len), Maker("worker-0", engine.name, "keep"))
     life = Life(phase=control_pb2.PHASE_RUNNING)
     yield GenerationHandler(desk, versions, life, Meter("generation", "worker-0"))
@@ -179,9 +182,9 @@ def test_a_request_whose_weights_do_not_come_is_handed_to_another_worker_and_the
 
 
 def test_nothing_is_taken_before_the_first_weights_while_paused_or_when_full(handler):
-    handler.versions.applied = None
+    handler.versions.post = Post(Worker(max_lag=2, loaded=True))
     assert handler.room() == 0 and handler.waiting_for() == "no_weights"
-    handler.versions.applied = 5
+    handler.versions.post.tell(Applied(5))
     handler.life.pause()
     assert handler.room() == 0 and handler.waiting_for() == "paused"
     handler.life.resume()
@@ -224,8 +227,47 @@ def test_a_record_that_cannot_be_read_ends_as_failed_rollouts_from_its_headers(h
     assert handler.poison({}, "poison") == []
 
 
-def test_a_dead_engine_raises_instead_of_failing_requests(handler):
+def test_a_dead_engine_ends_the_stage_and_leaves_its_requests_uncommitted(handler):
     handler.desk.engine._decoder.model.forward = None
     handler.take(request(), token=1)
-    with pytest.raises(EngineDied):
+    with pytest.raises(WorkerDied, match="engine ended: TypeError"):
         done(handler)
+    standing = handler.standing()
+    assert standing.state == control_pb2.WORKER_STATE_DEAD and "TypeError" in standing.reason
+    assert handler.room() == 0 and handler.waiting_for() == "dead"
+    with pytest.raises(WorkerDied):
+        handler.done(0.0)
+
+
+def test_an_engine_that_keeps_a_rollout_long_after_its_deadline_counts_as_dead(handler, monkeypatch):
+    release = threading.Event()
+    handler.desk.engine._decoder.step = lambda: release.wait(10)
+    monkeypatch.setattr(desks, "OVERDUE_S", 0.2)
+    monkeypatch.setattr(desks, "OVERDUE_EVERY_S", 0.1)
+    handler.take(request(deadline_ms=int(time.time() * 1000) + 200), token=1)
+    with pytest.raises(WorkerDied, match="the engine hangs: 3 rollouts"):
+        done(handler)
+    release.set()
+
+
+def test_with_its_cache_full_it_takes_less_and_hands_back_what_it_has_no_room_for(handler):
+    now = [1000.0]
+    handler.clock = lambda: now[0]
+    handler.admission = Admission(limit=2.0)
+    handler._looked_s = time.monotonic() + 60  # no look meanwhile
+    handler.take(request("first", n=3, sampling={"max_tokens": 120}), token=1)
+    assert handler.room() == 0 and handler.waiting_for() == "kv_cache"
+    handler.desk.engine._interrupts = lambda: time.sleep(0.05)
+    handler.take(request("second"), token=2)
+    now[0] += 5.1
+    found = {one.token: one.outputs for one in done(handler)}
+    assert [(output.topic, output.noun.attempt) for output in found[2]] == [("requests-retry", 2)]
+    assert handler.counts["handed_back"] == 1 and handler.gauges()["admitted"] == 2.0
+
+
+def test_the_cache_is_said_to_be_as_full_as_its_rows_are_long(handler):
+    assert handler.gauges()["kv_used"] == 0.0
+    handler.desk.engine._batch.length_S[:2] = (32, 96)
+    handler.desk.engine._batch.n = 2
+    assert handler.desk.engine.kv_use() == 128 / (4 * 128)
+    handler.desk.engine._batch.n = 0

@@ -1,34 +1,11 @@
-"""What a worker may do: states and refusals."""
+"""What a worker refuses."""
 
 from __future__ import annotations
 
 import pytest
 
-from services.generation.policy import Facts, eligible, refusal, standing
-from sluice.v1 import control_pb2, prompt_pb2
-
-SERVING = Facts(loaded=True, applied=3, newest=3, max_lag=1)
-
-
-@pytest.mark.parametrize(
-    ("facts", "state"),
-    [
-        (Facts(), "STARTING"),
-        (Facts(loaded=True), "LOADING"),
-        (SERVING, "SERVING"),
-        (Facts(loaded=True, applied=3, newest=4, max_lag=1), "SERVING"),
-        (Facts(loaded=True, applied=3, newest=5, max_lag=1), "STALE"),
-        (Facts(loaded=True, applied=3, newest=9, leaving=True, outstanding=2), "DRAINING"),
-        (Facts(loaded=True, applied=3, newest=9, leaving=True), "DRAINED"),
-    ],
-)
-def test_a_workers_state_follows_from_its_facts(facts, state):
-    assert control_pb2.WorkerState.Name(standing(facts).state) == f"WORKER_STATE_{state}"
-
-
-def test_with_no_lag_allowed_only_the_newest_version_is_eligible():
-    assert [eligible(applied, 4, 0) for applied in (3, 4, 5)] == [False, True, True]
-
+from services.generation.policy import refusal
+from sluice.v1 import prompt_pb2
 
 def request(purpose=prompt_pb2.PURPOSE_TRAIN, n=1, **sampling) -> prompt_pb2.RolloutRequest:
     settings = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 4} | sampling
