@@ -1,9 +1,9 @@
 """How many rollouts may be in work: it follows what the engine's key-value cache bears. Pure.
 
 Additive increase, multiplicative decrease (Chiu and Jain 1989, doi:10.1016/0169-7552(89)90019-6): while the cache is
-more than `high` full, or the engine had to preempt a sequence, the limit is cut to `CUT` of what is in work; otherwise it
-rises by `RISE` of the ceiling at every look, one a second. It begins at the ceiling, so nothing is held back before the
-cache is full.
+more than `high` full, or the engine had to preempt a sequence, the limit is cut to `CUT` of what is in work; otherwise
+it rises by `RISE` of the ceiling at every look, one a second. It begins at the ceiling, so nothing is held back before
+the cache is full.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ LOOK_EVERY_S = 1.0
 class Load:
     """What is seen at a look.
 
-    `kv_use`: share of the cache in use, [0, 1]. `preempted`: sequences since the last look. `in_work`: rollouts taken and
-    not ended. `request`: rollouts of a typical request. `ceiling`: most rollouts that are ever let in.
+    `kv_use`: share of the cache in use, [0, 1]. `preempted`: sequences since the last look. `in_work`: rollouts taken
+    and not ended. `request`: rollouts of a typical request. `ceiling`: most rollouts that are ever let in.
     """
 
     kv_use: float

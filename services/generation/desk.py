@@ -19,7 +19,7 @@ from sluice.v1 import prompt_pb2, rollout_pb2
 
 COLLECT_S = 0.05
 OVERDUE_S = 360.0
-"""An engine that has not given a rollout back so long after its deadline hangs. Longer than weights may take (300 s)."""
+"""An engine that has not given a rollout back so long after its deadline hangs. Weights may take 300 s, no longer."""
 OVERDUE_EVERY_S = 1.0
 
 Finish = Callable[[list[rollout_pb2.Rollout]], None]
@@ -118,7 +118,7 @@ class Desk:
                 if time.monotonic() - looked_s > OVERDUE_EVERY_S:
                     looked_s = time.monotonic()
                     self._overdue(_now_ms() - int(OVERDUE_S * 1000))
-            except Exception as error:  # this thread ends, and whoever waits for it is told why
+            except Exception as error:  # noqa: BLE001 - this thread ends, and whoever waits for it is told why
                 self._die(error)
                 return
 

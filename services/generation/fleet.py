@@ -6,8 +6,8 @@
         `------------------------ Died ----------------------------------------------> DEAD, for good
 
 A worker serves while its applied version is at most `max_lag` behind the newest one it knows of. One that cannot
-advance serves until that bound; then it is STALE, takes nothing new, says why, and comes back by itself. A run may go on
-after it ended, so a worker that was draining may serve again; a dead one never does: its process ends with an error,
+advance serves until that bound; then it is STALE, takes nothing new, says why, and comes back by itself. A run may go
+on after it ended, so a worker that was draining may serve again; a dead one never does: its process ends with an error,
 and what it held is delivered to others.
 """
 

@@ -21,6 +21,7 @@ HANDED_BACK_MS = 500
 ATTEMPTS = 4
 """Workers that a request comes to at most; the last one keeps it until its deadline."""
 
+
 def handed_back(request: prompt_pb2.RolloutRequest, waited_s: float, now_ms: int) -> prompt_pb2.RolloutRequest | None:
     """A request for another worker, because this one has had no weights, or no room, for it; None: it waits on here.
 

@@ -7,6 +7,7 @@ import pytest
 from services.generation.policy import refusal
 from sluice.v1 import prompt_pb2
 
+
 def request(purpose=prompt_pb2.PURPOSE_TRAIN, n=1, **sampling) -> prompt_pb2.RolloutRequest:
     settings = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 4} | sampling
     return prompt_pb2.RolloutRequest(purpose=purpose, n=n, sampling=prompt_pb2.SamplingParams(**settings))
