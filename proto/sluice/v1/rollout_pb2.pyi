@@ -237,7 +237,7 @@ class Reward(_message.Message):
     def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("key", "rollout_sha256", "prompt_id", "group_id", "outcome", "accuracy", "rewards", "tests", "evidence", "checker", "checker_version", "wall_s", "cpu_s", "reason", "attempt", "min_version", "max_version", "purpose", "hidden_outcome", "tokens", "domain", "family")
+    __slots__ = ("key", "rollout_sha256", "prompt_id", "group_id", "outcome", "accuracy", "rewards", "tests", "evidence", "checker", "checker_version", "wall_s", "cpu_s", "reason", "attempt", "min_version", "max_version", "purpose", "hidden_outcome", "tokens", "domain", "family", "hidden_checker", "hidden_evidence")
     KEY_FIELD_NUMBER: _ClassVar[int]
     ROLLOUT_SHA256_FIELD_NUMBER: _ClassVar[int]
     PROMPT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +260,8 @@ class Verdict(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_CHECKER_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     key: RolloutKey
     rollout_sha256: bytes
     prompt_id: str
@@ -282,4 +284,6 @@ class Verdict(_message.Message):
     tokens: int
     domain: str
     family: str
-    def __init__(self, key: _Optional[_Union[RolloutKey, _Mapping]] = ..., rollout_sha256: _Optional[bytes] = ..., prompt_id: _Optional[str] = ..., group_id: _Optional[str] = ..., outcome: _Optional[_Union[VerdictOutcome, str]] = ..., accuracy: _Optional[float] = ..., rewards: _Optional[_Iterable[_Union[Reward, _Mapping]]] = ..., tests: _Optional[_Iterable[bool]] = ..., evidence: _Optional[str] = ..., checker: _Optional[str] = ..., checker_version: _Optional[str] = ..., wall_s: _Optional[float] = ..., cpu_s: _Optional[float] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., min_version: _Optional[int] = ..., max_version: _Optional[int] = ..., purpose: _Optional[_Union[_prompt_pb2.Purpose, str]] = ..., hidden_outcome: _Optional[_Union[VerdictOutcome, str]] = ..., tokens: _Optional[int] = ..., domain: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
+    hidden_checker: str
+    hidden_evidence: str
+    def __init__(self, key: _Optional[_Union[RolloutKey, _Mapping]] = ..., rollout_sha256: _Optional[bytes] = ..., prompt_id: _Optional[str] = ..., group_id: _Optional[str] = ..., outcome: _Optional[_Union[VerdictOutcome, str]] = ..., accuracy: _Optional[float] = ..., rewards: _Optional[_Iterable[_Union[Reward, _Mapping]]] = ..., tests: _Optional[_Iterable[bool]] = ..., evidence: _Optional[str] = ..., checker: _Optional[str] = ..., checker_version: _Optional[str] = ..., wall_s: _Optional[float] = ..., cpu_s: _Optional[float] = ..., reason: _Optional[str] = ..., attempt: _Optional[int] = ..., min_version: _Optional[int] = ..., max_version: _Optional[int] = ..., purpose: _Optional[_Union[_prompt_pb2.Purpose, str]] = ..., hidden_outcome: _Optional[_Union[VerdictOutcome, str]] = ..., tokens: _Optional[int] = ..., domain: _Optional[str] = ..., family: _Optional[str] = ..., hidden_checker: _Optional[str] = ..., hidden_evidence: _Optional[str] = ...) -> None: ...
