@@ -49,6 +49,12 @@ def one(title: str, says: str, unit: str, query: str, legend: str = "", kind: st
     return Panel(title, says, unit, ((query, legend),), kind)
 
 
+def looked(error: str, right: str) -> str:
+    """Rate of one kind of error among an hour's second looks."""
+    counted, metric = 'sum by (check) (increase({}{{{},found=~"{}"}}[1h]))', "sluice_verification_second_looks_total"
+    return f"{counted.format(metric, RUN, error)} / {counted.format(metric, RUN, f'{error}|{right}')}"
+
+
 def learned(name: str) -> str:
     """A number of the last step."""
     return f'sluice_learning_stat{{{RUN},name="{name}"}}'

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline import parts, partspec
 from pipeline.errors import UserError
 
 IDENTITY, RESTART, LIVE = "identity", "restart", "live"
@@ -105,6 +106,33 @@ class Generation(Section):
     engine_args: dict[str, Any] = knob({}, RESTART, "Passed to the engine as they are.")
 
 
+class SecondLook(Section):
+    """A stronger check of a random share of rollouts: how often the first one errs. Never a reward."""
+
+    share: float = knob(0.0, RESTART, "Share of rollouts that are looked at again, 0 to 1.", ge=0, le=1)
+    check: dict[str, Any] | None = knob(None, RESTART, "The stronger check: {name: math, ...}, with its knobs.")
+    spec: dict[str, Any] | None = knob(
+        None, RESTART, "What it is told of prompts without a hidden spec; None: what the first check is told."
+    )
+    window: int = knob(
+        200, RESTART, "Rollouts looked at, the first and the newest so many, that the alarm compares.", ge=20
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> SecondLook:
+        if self.share and self.check is None:
+            raise UserError(f"verification.second_look.share is {self.share} without a check; accepted: a check, or 0")
+        if self.check is not None:
+            name, knobs = self.part()
+            refuse_check("verification.second_look.check", name, knobs)
+        return self
+
+    def part(self) -> tuple[str, dict[str, Any]]:
+        """The stronger check's name, empty when there is none, and its knobs."""
+        told = dict(self.check or {})
+        return str(told.pop("name", "")), told
+
+
 class Verification(Section):
     """Who checks."""
 
@@ -114,6 +142,24 @@ class Verification(Section):
     tries: int = knob(3, RESTART, "How often a check is tried when the checker itself fails.", ge=1)
     delay_s: float = knob(0.0, RESTART, "Artificial delay of every verdict, seconds; for benchmarks.", ge=0)
     shuffle: bool = knob(False, RESTART, "Deal verdicts to other rollouts at random; for benchmarks.")
+    checks: dict[str, dict[str, Any]] = knob({}, RESTART, "Knobs of checks, by name: {judge: {url: ..., model: ...}}.")
+    second_look: SecondLook = Field(default_factory=SecondLook)
+
+    @model_validator(mode="after")
+    def _checks(self) -> Verification:
+        for name, knobs in self.checks.items():
+            refuse_check("verification.checks", name, knobs)
+        return self
+
+
+def refuse_check(where: str, name: str, knobs: dict[str, Any]) -> None:
+    """Raise `UserError` when no check has that name, or a knob is not as declared; a package's is built later."""
+    room = "verification.check"
+    if name.endswith(".py") or ":" in name or (name not in partspec.names(room) and name in parts.offered(room)):
+        return
+    spec = partspec.read(room, name)
+    if reason := spec.refuse(knobs) if spec else None:
+        raise UserError(f"{where}: {reason}")
 
 
 class Difficulty(Section):

@@ -89,6 +89,19 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_verification_verdicts_total", COUNTER, "verdicts", "Verdicts.", ("check", "outcome")),
     Metric("sluice_verification_seconds", HISTOGRAM, "seconds", "Wall time of one check.", ("check",), SECONDS),
     Metric("sluice_verification_retries_total", COUNTER, "rollouts", "Rollouts handed to another try.", ("reason",)),
+    Metric(
+        "sluice_verification_second_looks_total",
+        COUNTER,
+        "verdicts",
+        "Verdicts that a stronger check looked at, by what the first one is beside it.",
+        ("check", "found"),
+    ),
+    Metric(
+        "sluice_verification_reward_drift_sigmas",
+        GAUGE,
+        "1",
+        "Standard errors by which both the reward and its gap to the hidden check have risen.",
+    ),
     # Difficulty.
     Metric("sluice_difficulty_requests_total", COUNTER, "requests", "Requests issued."),
     Metric("sluice_difficulty_rollouts_requested_total", COUNTER, "rollouts", "Rollouts asked for."),

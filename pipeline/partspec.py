@@ -99,7 +99,7 @@ def _parse(room: str, name: str, path: Path) -> PartSpec:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _public_dataclass(node)]
     if len(classes) != 1:
         raise UserError(f"part {name!r} holds {len(classes)} public dataclasses; accepted: exactly one")
-    knobs, constants = [], {}
+    knobs, constants, module = [], {}, _module_constants(tree)
     for node in classes[0].body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
@@ -107,7 +107,7 @@ def _parse(room: str, name: str, path: Path) -> PartSpec:
         if kind.startswith("ClassVar"):
             constants[node.target.id] = _literal(node.value)
         else:
-            knobs.append(_knob(node.target.id, kind, node.value))
+            knobs.append(_knob(node.target.id, kind, node.value, module))
     example = ast.get_docstring(classes[0]) or ""
     return PartSpec(room, name, ast.get_docstring(tree) or "", example, tuple(knobs), constants)
 
@@ -118,13 +118,21 @@ def _public_dataclass(node: ast.ClassDef) -> bool:
     return "dataclass" in names and not node.name.startswith("_")
 
 
-def _knob(name: str, kind: str, value: ast.expr | None) -> Knob:
+def _module_constants(tree: ast.Module) -> dict[str, ast.expr]:
+    """What a module gives names to: a knob's bounds and choices may be such a name."""
+    simple = [node for node in tree.body if isinstance(node, ast.Assign)]
+    return {target.id: node.value for node in simple for target in node.targets if isinstance(target, ast.Name)}
+
+
+def _knob(name: str, kind: str, value: ast.expr | None, module: Mapping[str, ast.expr]) -> Knob:
     if value is None:
         return Knob(name, kind)
     if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "knob":
-        told = {word.arg: _literal(word.value) for word in value.keywords if word.arg}
+        given = {word.arg: word.value for word in value.keywords if word.arg}
+        told = {name: _literal(module.get(getattr(node, "id", ""), node)) for name, node in given.items()}
         default = _literal(value.args[0]) if value.args else REQUIRED
-        return Knob(name, kind, default, _literal(value.args[1]) if len(value.args) > 1 else "", **told)
+        doc = _literal(value.args[1]) if len(value.args) > 1 else told.pop("doc", "")
+        return Knob(name, kind, default, doc, **told)
     return Knob(name, kind, _literal(value))
 
 

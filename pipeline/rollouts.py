@@ -43,6 +43,10 @@ COLUMNS: dict[str, str] = {
     "outcome": "string",
     "accuracy": "double",
     "evidence": "string",
+    "checker": "string",
+    "hidden_outcome": "string",
+    "hidden_checker": "string",
+    "hidden_evidence": "string",
     "ending": "string",
     "reason": "string",
     "tokens": "int64",
@@ -55,7 +59,8 @@ COLUMNS: dict[str, str] = {
     "advantage": "double",
     "weight": "double",
 }
-"""Every row's fields. What a rollout does not have is None: `outcome` before its verdict, `step` and on when untrained.
+"""Every row's fields. What a rollout does not have is None: `outcome` before its verdict, `step` and on when untrained,
+`hidden_outcome` and what belongs to it where no stronger check looked.
 `step`, `lag`, `advantage` and `weight` are those of its first use."""
 
 EXPORT_BATCH = 1000
@@ -115,6 +120,7 @@ def row_of(
 ) -> Row:
     """One row. `uses` are (step, use) in order."""
     step, use = uses[0] if uses else (None, None)
+    looked = verdict and verdict.hidden_outcome
     return {
         "request_id": rollout.key.request_id,
         "index": rollout.key.index,
@@ -127,6 +133,10 @@ def row_of(
         "outcome": _short(rollout_pb2.VerdictOutcome.Name(verdict.outcome)) if verdict else None,
         "accuracy": verdict.accuracy if verdict else None,
         "evidence": verdict.evidence if verdict else None,
+        "checker": verdict.checker if verdict else None,
+        "hidden_outcome": _short(rollout_pb2.VerdictOutcome.Name(verdict.hidden_outcome)) if looked else None,
+        "hidden_checker": verdict.hidden_checker if looked else None,
+        "hidden_evidence": verdict.hidden_evidence if looked else None,
         "ending": _short(rollout_pb2.Ending.Name(rollout.ending)),
         "reason": rollout.reason,
         "tokens": sum(len(call.tokens) for call in rollout.calls),

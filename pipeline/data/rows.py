@@ -23,6 +23,7 @@ class Columns:
     `prompt`: a text, or a list of {"role", "content"} messages. `answer`: what the check compares with. `prompt_id`:
     the data set's own ids. `spec`: the check's own settings, an object. `solution`: a worked solution. `domain`,
     `family`: labels. `check`: name of the check, for all rows. `system`: a system prompt put in front of every row.
+    `hidden_spec`, `hidden_answer`: what the run's `verification.second_look.check` is told, such as tests held back.
     """
 
     prompt: str = "prompt"
@@ -34,10 +35,13 @@ class Columns:
     family: str = ""
     check: str = "exact"
     system: str = ""
+    hidden_spec: str = ""
+    hidden_answer: str = ""
 
     def wanted(self) -> list[str]:
         """The columns that a row must have."""
         named = (self.prompt, self.answer, self.prompt_id, self.spec, self.solution, self.domain, self.family)
+        named += (self.hidden_spec, self.hidden_answer)
         return [name for name in named if name]
 
     def to_prompt(self, row: Mapping[str, Any], where: str, labels: Mapping[str, str]) -> prompt_pb2.Prompt:
@@ -56,6 +60,9 @@ class Columns:
             domain=_text(row.get(self.domain)) or labels.get("domain", ""),
             family=_text(row.get(self.family)) or labels.get("family", ""),
             reference_solution=_text(row.get(self.solution)),
+            hidden=prompt_pb2.CheckSpec(
+                answer=_text(row.get(self.hidden_answer)), spec_json=_text(row.get(self.hidden_spec))
+            ),
         )
 
 

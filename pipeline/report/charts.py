@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from pipeline.report import svg
 from pipeline.report.data import RunData
+from pipeline.report.second_looks import decided
 from pipeline.report.svg import Line, Stack, percent
 from pipeline.topics import SERVICES
 from sluice.v1 import control_pb2
@@ -19,6 +20,9 @@ COLUMNS = 40
 
 BINS = 10
 """Bins of the calibration plot."""
+
+LOOKS_PER_POINT = 20
+"""Fewest second looks that make one point."""
 
 LAG_CLASSES = 5
 """Lags drawn on their own: 0, 1, 2, 3, and everything above as one."""
@@ -36,7 +40,7 @@ class Chart:
 
 def charts(data: RunData) -> list[Chart]:
     """Every plot that the run has data for, in reading order."""
-    kinds = (accuracy, waits, lags, throughput, drops, difficulty, calibration)
+    kinds = (accuracy, hidden, waits, lags, throughput, drops, difficulty, calibration)
     return [chart for kind in kinds if (chart := kind(data)) is not None]
 
 
@@ -50,6 +54,21 @@ def accuracy(data: RunData) -> Chart | None:
         return None
     note = "Share of answers that are right. Trained rollouts: mean of the last five steps. Held-out: never trained on."
     return Chart("Accuracy", note, svg.lines(series, "step", percent, top=1.0), _legend(series))
+
+
+def hidden(data: RunData) -> Chart | None:
+    """What the check accepts and what the stronger one does, over the run's second looks."""
+    pairs = decided(data.looked)
+    size = max(LOOKS_PER_POINT, -(-len(pairs) // COLUMNS))
+    windows = [pairs[at : at + size] for at in range(0, len(pairs) - size + 1, size)]
+    if len(windows) < 2:
+        return None
+    drawn = [
+        Line(name, [((n + 1) * size, sum(p[i] for p in w) / size) for n, w in enumerate(windows)], colour(i + 1))
+        for i, name in enumerate(("the run's check", "the hidden check"))
+    ]
+    note = f"Share of answers accepted, of each {size} that both looked at. Where the lines part, the reward is gamed."
+    return Chart("Reward and hidden check", note, svg.lines(drawn, "second looks", percent, top=1.0), _legend(drawn))
 
 
 def waits(data: RunData) -> Chart | None:

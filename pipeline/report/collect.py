@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,7 +10,7 @@ from pipeline import parts, recipe, records, rollouts
 from pipeline.config import Run
 from pipeline.errors import Poison
 from pipeline.log.api import Log, Record, read_all, read_in_time
-from pipeline.report.data import RunData
+from pipeline.report.data import Looked, RunData
 from pipeline.report.landscape import counts, landscape, predictions
 from pipeline.topics import Names
 from pipeline.view import TOPICS, View
@@ -37,6 +37,8 @@ def collect(log: Log, names: Names, run: Run, summary: dict[str, Any]) -> RunDat
         audit=summary.get("audit", {}),
         samples=chosen(rows),
         accuracy=accuracy_by_step(rows),
+        verdicts=verdicts_by_check(rows),
+        looked=second_looks(rows),
         sampled=[(row["ended_ms"] / 1e3, row["tokens"]) for row in rows if row["ended_ms"]],
         **difficulty(log, names, run, view),
     )
@@ -57,6 +59,21 @@ def accuracy_by_step(rows: Iterable[dict[str, Any]]) -> list[tuple[int, float]]:
         if row["step"] is not None and row["accuracy"] is not None:
             found[row["step"]].append(row["accuracy"])
     return [(step, sum(values) / len(values)) for step, values in sorted(found.items())]
+
+
+def verdicts_by_check(rows: Iterable[dict[str, Any]]) -> dict[str, Counter[str]]:
+    """How many verdicts of each outcome, by the check that gave them."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in rows:
+        if row["outcome"] is not None:
+            found[row["checker"]][row["outcome"]] += 1
+    return dict(found)
+
+
+def second_looks(rows: Iterable[dict[str, Any]]) -> list[Looked]:
+    """What a stronger check looked at, in the order in which the rollouts ended."""
+    found = sorted((row for row in rows if row["hidden_outcome"]), key=lambda row: row["ended_ms"])
+    return [Looked(*(row[name] for name in Looked._fields)) for row in found]
 
 
 def difficulty(log: Log, names: Names, run: Run, view: View) -> dict[str, Any]:

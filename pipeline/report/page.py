@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from pipeline.report.charts import charts
 from pipeline.report.data import RunData
+from pipeline.report.second_looks import second_looks
 from pipeline.report.svg import compact, percent
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -27,6 +28,7 @@ def render(run: RunData) -> str:
         charts=charts(run),
         audit=audit_numbers(run.audit),
         clean=is_clean(run.audit),
+        looks=second_looks(run),
     )
 
 

@@ -32,10 +32,11 @@ ROOM = "verification.check"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One answer's text, and how to check it."""
+    """One answer's text, and how to check it. `knobs_json`: the check's knobs, where not those of the run."""
 
     text: str
     spec: prompt_pb2.CheckSpec
+    knobs_json: str = ""
 
 
 class Remembered:
@@ -93,10 +94,10 @@ class Checker:
         """The check of that name. Raises `UserError` when there is none, or its knobs are refused."""
         return worker.build(name, self._knobs_json.get(name, "{}"))
 
-    def version(self, name: str) -> str:
-        """The version of a check; empty for one that does not exist."""
+    def version(self, name: str, knobs_json: str = "") -> str:
+        """The version of a check; empty for one that does not exist, or not with these knobs."""
         try:
-            return self.check(name).version
+            return worker.build(name, knobs_json or self._knobs_json.get(name, "{}")).version
         except UserError:
             return ""
 
@@ -119,7 +120,7 @@ class Checker:
         pooled: dict[int, Job] = {}
         for place, question in enumerate(questions):
             try:
-                check = self.check(question.spec.check)
+                check = worker.build(question.spec.check, self._knobs_of(question))
             except UserError as error:
                 found[place] = infra_error("bad_spec", str(error))
                 continue
@@ -134,15 +135,18 @@ class Checker:
     def _job(self, question: Question, check: Any) -> Job:
         spec = question.spec
         cpu_s = getattr(check, "cpu_s", CPU_S)
-        knobs_json = self._knobs_json.get(spec.check, "{}")
         wall_s = max(self.wall_s, 2 * cpu_s, getattr(check, "wall_s", 0.0))
+        knobs_json = self._knobs_of(question)
         return Job(knobs_json, question.text, spec.check, spec.answer, spec.spec_json, cpu_s, wall_s)
+
+    def _knobs_of(self, question: Question) -> str:
+        return question.knobs_json or self._knobs_json.get(question.spec.check, "{}")
 
     def _key(self, question: Question) -> bytes:
         spec = question.spec
         sha = hashlib.sha256()
-        version = self.version(spec.check)
-        knobs_json = self._knobs_json.get(spec.check, "")
+        knobs_json = self._knobs_of(question)
+        version = self.version(spec.check, knobs_json)
         for text in (spec.check, version, knobs_json, spec.answer, spec.spec_json, question.text):
             data = text.encode("utf-8", "surrogatepass")
             sha.update(len(data).to_bytes(8, "little") + data)

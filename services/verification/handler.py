@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from services.verification import verify
 from services.verification.checker import Checker, Question
 from services.verification.finding import Finding
-from services.verification.verify import Checked
+from services.verification.second_look import SecondLook
+from services.verification.verify import Checked, Hidden
 from sluice.v1 import prompt_pb2, rollout_pb2
 
 Prompts = Callable[[str], prompt_pb2.Prompt | None]
 OnVerdict = Callable[[str, str, float], None]
+OnSecondLook = Callable[[rollout_pb2.Verdict], None]
 MAX_TRIES_KEPT = 100_000
 
 
@@ -34,6 +36,8 @@ class VerificationHandler:
     - `attempts`: tries at a rollout whose checking fails on our side; then its verdict says so
     - `delay_s`: artificial delay of every verdict, seconds from the rollout's end; for benchmarks
     - `on_verdict(outcome, check, wall_s)`: called for every verdict
+    - `second_look`: the share of rollouts that a stronger check sees in the same batch, and that check
+    - `on_second_look(verdict)`: called for every verdict that carries what a stronger check said
     """
 
     checker: Checker
@@ -41,6 +45,8 @@ class VerificationHandler:
     attempts: int = 3
     delay_s: float = 0.0
     on_verdict: OnVerdict = lambda outcome, check, wall_s: None
+    second_look: SecondLook | None = None
+    on_second_look: OnSecondLook = lambda verdict: None
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     _tries: OrderedDict[bytes, int] = field(default_factory=OrderedDict, init=False)
@@ -50,7 +56,7 @@ class VerificationHandler:
         began = self.clock()
         prompts = [self.prompts(rollout.prompt_id) for rollout in rollouts]
         plans = [verify.plan(rollout, prompt) for rollout, prompt in zip(rollouts, prompts, strict=True)]
-        findings = self._findings(plans)
+        findings, hidden = self._findings(plans, self._second_looks(rollouts, prompts, plans))
         self._hold_back(rollouts, plans, began)
         done = Verified([], [])
         for at, rollout in enumerate(rollouts):
@@ -60,13 +66,34 @@ class VerificationHandler:
                 done.retries.append((rollout, findings[at].reason))
                 continue
             self._tries.pop(_name(rollout), None)
-            done.verdicts.append(self._verdict(rollout, prompts[at], findings[at], plans[at], attempt))
+            verdict = self._verdict(rollout, prompts[at], findings[at], plans[at], attempt, hidden.get(at))
+            done.verdicts.append(verdict)
         return done
 
-    def _findings(self, plans: Sequence[Question | Finding]) -> list[Finding]:
+    def _second_looks(
+        self,
+        rollouts: Sequence[rollout_pb2.Rollout],
+        prompts: Sequence[prompt_pb2.Prompt | None],
+        plans: Sequence[Question | Finding],
+    ) -> dict[int, Question]:
+        """What the stronger check is asked, by the rollout's place."""
+        look = self.second_look
+        return {
+            at: look.question(plan, prompt)
+            for at, (rollout, prompt, plan) in enumerate(zip(rollouts, prompts, plans, strict=True))
+            if look and prompt and isinstance(plan, Question) and look.chosen(rollout.key)
+        }
+
+    def _findings(
+        self, plans: Sequence[Question | Finding], looks: dict[int, Question]
+    ) -> tuple[list[Finding], dict[int, Hidden]]:
+        """Findings by place, and those of the stronger check; all are asked at once, so that they run side by side."""
         asked = {at: plan for at, plan in enumerate(plans) if isinstance(plan, Question)}
-        found = dict(zip(asked, self.checker.findings(list(asked.values())), strict=True))
-        return [plan if isinstance(plan, Finding) else found[at] for at, plan in enumerate(plans)]
+        found = self.checker.findings([*asked.values(), *looks.values()])
+        first = dict(zip(asked, found[: len(asked)], strict=True))
+        second = zip(looks.items(), found[len(asked) :], strict=True)
+        hidden = {at: Hidden(question.spec.check, one) for (at, question), one in second}
+        return [plan if isinstance(plan, Finding) else first[at] for at, plan in enumerate(plans)], hidden
 
     def _hold_back(
         self, rollouts: Sequence[rollout_pb2.Rollout], plans: Sequence[Question | Finding], began: float
@@ -86,12 +113,15 @@ class VerificationHandler:
         found: Finding,
         plan: Question | Finding,
         attempt: int,
+        hidden: Hidden | None,
     ) -> rollout_pb2.Verdict:
         name = plan.spec.check if isinstance(plan, Question) else ""
         self.on_verdict(found.name, name, found.wall_s)
-        return verify.verdict(
-            rollout, prompt, found, Checked(name, self.checker.version(name) if name else "", attempt)
-        )
+        version = self.checker.version(name) if name else ""
+        verdict = verify.verdict(rollout, prompt, found, Checked(name, version, attempt, hidden))
+        if hidden:
+            self.on_second_look(verdict)
+        return verdict
 
     def _remember_try(self, rollout: rollout_pb2.Rollout, attempt: int) -> None:
         self._tries[_name(rollout)] = attempt

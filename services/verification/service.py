@@ -16,6 +16,7 @@ from services.verification.checker import Checker
 from services.verification.door import VerificationDoor
 from services.verification.handler import VerificationHandler
 from services.verification.pool import Pool
+from services.verification.second_look import SecondLook, SecondLooks
 from services.verification.shuffle import Shuffle
 from sluice.v1 import control_pb2, prompt_pb2, rollout_pb2, verification_pb2, verification_pb2_grpc
 
@@ -36,7 +37,8 @@ class VerificationService:
         self.pool = Pool(run.pool)
         self.pool.warm()
         self.shuffle = Shuffle(context.run.seed) if run.shuffle else None
-        self.checker = Checker(self.pool, wall_s=run.timeout_s)
+        self.checker = Checker(self.pool, run.checks, wall_s=run.timeout_s)
+        look = run.second_look
         self.prompts = PromptCache(context.log, context.names)
         self.prompts.news(wait=True)
         self.verdicts = 0
@@ -46,6 +48,8 @@ class VerificationService:
             attempts=run.tries,
             delay_s=run.delay_s,
             on_verdict=self._count,
+            second_look=SecondLook.of(look.share, look.part(), look.spec, context.run.seed) if look.share else None,
+            on_second_look=SecondLooks(context.meter, look.window),
             sleep=context.life.sleep,
         )
 

@@ -17,12 +17,21 @@ MAX_REASON_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Hidden:
+    """What a stronger check found of the same answer."""
+
+    checker: str
+    found: Finding
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
-    """With what a finding was made. `attempt` counts tries at verifying, from 1."""
+    """With what a finding was made. `attempt` counts tries at verifying, from 1. `hidden`: a second look, if any."""
 
     checker: str = ""
     version: str = ""
     attempt: int = 1
+    hidden: Hidden | None = None
 
 
 def answer_text(rollout: rollout_pb2.Rollout) -> str:
@@ -55,6 +64,7 @@ def verdict(
 ) -> rollout_pb2.Verdict:
     """The verdict on a rollout. It joins that rollout alone: it carries the rollout's key and digest."""
     versions = [span.version for call in rollout.calls for span in call.spans]
+    hidden = checked.hidden
     return rollout_pb2.Verdict(
         key=rollout.key,
         rollout_sha256=rollout.sha256,
@@ -77,4 +87,7 @@ def verdict(
         tokens=sum(len(call.tokens) for call in rollout.calls),
         domain=rollout.domain or (prompt.domain if prompt else ""),
         family=rollout.family or (prompt.family if prompt else ""),
+        hidden_outcome=hidden.found.outcome if hidden else rollout_pb2.VERDICT_OUTCOME_UNSPECIFIED,
+        hidden_checker=hidden.checker if hidden else "",
+        hidden_evidence=hidden.found.evidence if hidden else "",
     )

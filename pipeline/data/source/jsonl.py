@@ -25,21 +25,30 @@ class RowsInAFile(Columns):
     path: str = ""
 
     def __post_init__(self) -> None:
-        file = Path(self.path)
-        if file.suffix not in SUFFIXES:
-            raise UserError(f"jsonl: path is {self.path!r}; accepted: a file that ends in {', '.join(SUFFIXES)}")
-        if not file.is_file():
-            raise UserError(f"jsonl: file {self.path!r} does not exist; accepted: an existing file")
+        check_path("jsonl", self.path)
 
     def prompts(self) -> Iterator[prompt_pb2.Prompt]:
         """One prompt for each row, in the file's order."""
-        rows = _parquet(self.path) if self.path.endswith(".parquet") else _json_lines(self.path)
-        count = 0
-        for where, row in rows:
-            count += 1
+        for where, row in rows_of(self.path):
             yield self.to_prompt(row, where, {"family": Path(self.path).stem})
-        if not count:
-            raise UserError(f"{self.path!r} holds no rows; accepted: at least one")
+
+
+def check_path(what: str, path: str) -> None:
+    """Raise `UserError` when that is no file of rows."""
+    if Path(path).suffix not in SUFFIXES:
+        raise UserError(f"{what}: path is {path!r}; accepted: a file that ends in {', '.join(SUFFIXES)}")
+    if not Path(path).is_file():
+        raise UserError(f"{what}: file {path!r} does not exist; accepted: an existing file")
+
+
+def rows_of(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where it stands, for errors; the row) of every row, in order. Raises `UserError` for a row that is none."""
+    count = 0
+    for found in _parquet(path) if path.endswith(".parquet") else _json_lines(path):
+        count += 1
+        yield found
+    if not count:
+        raise UserError(f"{path!r} holds no rows; accepted: at least one")
 
 
 def _json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:

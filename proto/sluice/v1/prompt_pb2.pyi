@@ -63,7 +63,7 @@ class CheckSpec(_message.Message):
     def __init__(self, check: _Optional[str] = ..., answer: _Optional[str] = ..., spec_json: _Optional[str] = ...) -> None: ...
 
 class Prompt(_message.Message):
-    __slots__ = ("prompt_id", "digest", "messages", "check", "domain", "family", "reference_solution", "hints", "semantic_class_id", "split", "hidden_spec_json")
+    __slots__ = ("prompt_id", "digest", "messages", "check", "domain", "family", "reference_solution", "hints", "semantic_class_id", "split", "hidden")
     PROMPT_ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
@@ -74,7 +74,7 @@ class Prompt(_message.Message):
     HINTS_FIELD_NUMBER: _ClassVar[int]
     SEMANTIC_CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
-    HIDDEN_SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_FIELD_NUMBER: _ClassVar[int]
     prompt_id: str
     digest: bytes
     messages: _containers.RepeatedCompositeFieldContainer[Message]
@@ -85,8 +85,8 @@ class Prompt(_message.Message):
     hints: _containers.RepeatedScalarFieldContainer[str]
     semantic_class_id: str
     split: str
-    hidden_spec_json: str
-    def __init__(self, prompt_id: _Optional[str] = ..., digest: _Optional[bytes] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., check: _Optional[_Union[CheckSpec, _Mapping]] = ..., domain: _Optional[str] = ..., family: _Optional[str] = ..., reference_solution: _Optional[str] = ..., hints: _Optional[_Iterable[str]] = ..., semantic_class_id: _Optional[str] = ..., split: _Optional[str] = ..., hidden_spec_json: _Optional[str] = ...) -> None: ...
+    hidden: CheckSpec
+    def __init__(self, prompt_id: _Optional[str] = ..., digest: _Optional[bytes] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., check: _Optional[_Union[CheckSpec, _Mapping]] = ..., domain: _Optional[str] = ..., family: _Optional[str] = ..., reference_solution: _Optional[str] = ..., hints: _Optional[_Iterable[str]] = ..., semantic_class_id: _Optional[str] = ..., split: _Optional[str] = ..., hidden: _Optional[_Union[CheckSpec, _Mapping]] = ...) -> None: ...
 
 class SamplingParams(_message.Message):
     __slots__ = ("temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "seed", "min_tokens")

@@ -34,7 +34,7 @@ class Length:
 
     low: int = knob(0, "the least; 0 means no lower bound", ge=0)
     high: int = knob(0, "the most; 0 means no upper bound", ge=0)
-    unit: str = knob("characters", "what is counted", choices=tuple(_COUNT))
+    unit: str = knob("characters", "what is counted", choices=("characters", "words", "lines"))
     tag: str = knob("", "count what follows the last <tag>; empty counts the whole text")
 
     version: ClassVar[str] = "1"

@@ -28,6 +28,9 @@ def test_a_runs_log_becomes_a_report(tmp_path):
                 prompt_id="p",
                 rollout_sha256=said.sha256,
                 outcome=rollout_pb2.VERDICT_OUTCOME_CORRECT,
+                checker="exact",
+                hidden_outcome=rollout_pb2.VERDICT_OUTCOME_WRONG,
+                hidden_checker="math",
                 accuracy=1.0,
             )
         ],
@@ -54,4 +57,5 @@ def test_a_runs_log_becomes_a_report(tmp_path):
     assert [row["text"] for row in data.samples] == ["bat"]
     assert len(data.workers) == len(data.evals) == 1
     assert data.landscape == [(1, [0.0, 0.0, 0.0, 1.0, 0.0])] and data.predictions == [(0.5, 1.0)]
+    assert (data.verdicts, data.looked) == ({"exact": {"CORRECT": 1}}, [("exact", "CORRECT", "math", "WRONG")])
     assert "<h1>demo</h1>" in render(data)
