@@ -137,7 +137,12 @@ class Verification(Section):
     """Who checks."""
 
     workers: int = knob(1, LIVE, "Processes that `sluice run` starts.", ge=0)
-    pool: int = knob(2, RESTART, "Checking processes of one worker; with 1 a hanging check delays the others.", ge=1)
+    pool: int = knob(
+        0,
+        RESTART,
+        "Checking processes of one worker, 0: one for each core, at least 2; with 1 a hanging check delays.",
+        ge=0,
+    )
     timeout_s: float = knob(10.0, RESTART, "Wall time of one check, seconds.", gt=0)
     tries: int = knob(3, RESTART, "How often a check is tried when the checker itself fails.", ge=1)
     delay_s: float = knob(0.0, RESTART, "Artificial delay of every verdict, seconds; for benchmarks.", ge=0)

@@ -10,6 +10,7 @@ told None, which it leaves out of the mean, and verl, which has no such word, is
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -95,10 +96,13 @@ def trl_reward(client: VerificationClient, check: str) -> Callable[..., list[flo
     return reward
 
 
-def verl_score(client: VerificationClient, checks: Mapping[str, str]) -> Callable[..., dict[str, float]]:
+def verl_score(
+    client: VerificationClient, checks: Mapping[str, str], rewards: Sequence[str] = ()
+) -> Callable[..., dict[str, float]]:
     """verl's `custom_reward_function`; `checks` names the check of each data source. Raises `VerifierFailed`.
 
-    The score is the accuracy; every raw reward of the verdict is beside it by name.
+    The score is the accuracy. Beside it stand the raw rewards named in `rewards`, NaN where a verdict has none of that
+    name: verl makes an array of each key, so every answer must have the same ones.
     """
 
     def compute_score(
@@ -108,7 +112,8 @@ def verl_score(client: VerificationClient, checks: Mapping[str, str]) -> Callabl
         verdict = client.verify(solution_str, checks[data_source], str(ground_truth), spec)
         if verdict.outcome in UNCHECKED:
             raise VerifierFailed(f"{checks[data_source]}: {verdict.reason} {verdict.evidence[:200]}")
-        return {"score": verdict.accuracy} | {reward.name: reward.value for reward in verdict.rewards}
+        raw = {reward.name: reward.value for reward in verdict.rewards}
+        return {"score": verdict.accuracy} | {name: raw.get(name, math.nan) for name in rewards}
 
     return compute_score
 

@@ -5,7 +5,6 @@ The same killable workers as the service's: a check that hangs is a TIMEOUT of i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any
@@ -21,7 +20,7 @@ def findings(check: str, knobs: Mapping[str, Any], asked: Iterable[tuple[str, st
 
     Raises `UserError` when there is no such check, or its knobs are refused.
     """
-    with closing(Pool(workers=os.cpu_count() or 1)) as pool:
+    with closing(Pool()) as pool:
         checker = Checker(pool, {check: knobs})
         questions = [
             Question(answer, prompt_pb2.CheckSpec(check=check, answer=expected, spec_json=spec_json))

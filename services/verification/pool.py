@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 from services.verification import finding, worker
 from services.verification.finding import Finding
@@ -29,14 +30,21 @@ PARKED_S = 5.0
 """A slot that was opened for a while is closed when it has had nothing to do for so long."""
 
 
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and a container's quota (cgroup v2), at least 1."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most, _, period = quota.read_text().partition(" ") if quota.is_file() else ("max", "", "")
+    return here if most == "max" else max(1, min(here, int(most) // int(period)))
+
+
 class Pool:
-    """Worker processes: `workers` at work at a time, by default as many as cores but at least 2. Thread-safe.
+    """Worker processes: `workers` at work at a time; 0 means as many as `cores()` but at least 2. Thread-safe.
 
     `memory_mb`: by how much each may grow. `waiting`: how many more there may be while jobs wait.
     """
 
     def __init__(self, workers: int = 0, memory_mb: int = 512, waiting: int = 64) -> None:
-        self.workers = workers or max(2, os.cpu_count() or 1)
+        self.workers = workers or max(2, cores())
         self._memory_mb, self._most_slots = memory_mb, self.workers + waiting
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(worker.PRELOAD))

@@ -1,5 +1,6 @@
 """Other trainers ask the door: one answer, many, TRL's and verl's reward functions."""
 
+import math
 from concurrent import futures
 
 import grpc
@@ -62,10 +63,11 @@ def test_trl_gets_an_accuracy_for_texts_and_for_conversations(client):
     assert reward.__name__ == "sluice_exact"
 
 
-def test_verl_gets_the_accuracy_and_every_raw_reward(client):
-    score = verl_score(client, {"words": "length"})
+def test_verl_gets_the_accuracy_and_the_named_raw_rewards_with_the_same_keys_for_every_answer(client):
+    score = verl_score(client, {"words": "length"}, rewards=("length", "other"))
     said = score("words", "abc", "", {"spec": {"low": 1, "high": 2}})
-    assert said == {"score": 0.0, "length": pytest.approx(-0.5)}
+    assert said == {"score": 0.0, "length": pytest.approx(-0.5), "other": pytest.approx(math.nan, nan_ok=True)}
+    assert verl_score(client, {"words": "length"})("words", "abc", "", {"spec": {"high": 2}}) == {"score": 0.0}
 
 
 def test_the_verifiers_failure_is_no_reward(client, broken):

@@ -19,6 +19,7 @@ from sluice.v1 import prompt_pb2, rollout_pb2, verification_pb2_grpc
 from sluice.v1.verification_pb2 import VerifyRequest
 
 METHOD = "/sluice.v1.VerificationService/Verify"
+STREAM = "/sluice.v1.VerificationService/VerifyStream"
 ANSWERS = (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
 LEAK_MB = 50
 CHECKS = [name for name in parts.names("verification.check") if name != "code_python"]
@@ -88,6 +89,7 @@ class Fuzzed:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}")
         self.server.start()
         self.call = self.channel.unary_unary(METHOD)
+        self.stream = self.channel.stream_stream(STREAM)
 
     def status(self, data: bytes) -> grpc.StatusCode:
         """How the call ends; it must end within a minute."""
@@ -96,6 +98,16 @@ class Fuzzed:
         except grpc.RpcError as error:
             return error.code()
         return grpc.StatusCode.OK
+
+    def streamed(self, sent: list[bytes]) -> tuple[int, grpc.StatusCode]:
+        """(verdicts that came, how the stream ends)."""
+        came, call = 0, self.stream(iter(sent), timeout=60)
+        try:
+            for _ in call:
+                came += 1
+        except grpc.RpcError as error:
+            return came, error.code()
+        return came, grpc.StatusCode.OK
 
     def memory_mb(self) -> float:
         held = [psutil.Process(os.getpid()), *map(psutil.Process, self.pool.pids())]
@@ -141,6 +153,21 @@ def fuzz_bytes(fuzzed, number):
         assert fuzzed.status(bytes(data)) in (*ANSWERS, grpc.StatusCode.INTERNAL)
 
 
+def fuzz_streams(fuzzed, number):
+    """Streams of one to eight messages, a tenth of them bad: a good stream is answered whole, a bad one refused."""
+    rng = random.Random(8)
+    good = VerifyRequest(answer="1", check=prompt_pb2.CheckSpec(check="exact", answer="1")).SerializeToString()
+    unusable = VerifyRequest(answer="1", check=prompt_pb2.CheckSpec(check="no_such")).SerializeToString()
+    for _ in range(number):
+        sent = [rng.choices((good, unusable, rng.randbytes(40)), (90, 5, 5))[0] for _ in range(rng.randint(1, 8))]
+        came, code = fuzzed.streamed(sent)
+        if set(sent) == {good}:
+            assert (came, code) == (len(sent), grpc.StatusCode.OK)
+        else:
+            assert came < len(sent)
+            assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL)
+
+
 def still_good(fuzzed):
     message = VerifyRequest(answer="7", check=prompt_pb2.CheckSpec(check="math", answer="7"))
     verdict = rollout_pb2.Verdict.FromString(fuzzed.call(message.SerializeToString(), timeout=30))
@@ -152,6 +179,7 @@ def test_two_thousand_messages_are_answered_and_nothing_leaks(fuzzed):
     before = fuzzed.memory_mb()
     fuzz_requests(fuzzed, 800)
     fuzz_bytes(fuzzed, 1000)
+    fuzz_streams(fuzzed, 100)
     assert still_good(fuzzed)
     assert fuzzed.memory_mb() - before < LEAK_MB
 
@@ -163,5 +191,6 @@ def test_a_hundred_thousand_messages_are_answered_and_nothing_leaks(fuzzed):
     before = fuzzed.memory_mb()
     fuzz_requests(fuzzed, 28_000)
     fuzz_bytes(fuzzed, 70_000)
+    fuzz_streams(fuzzed, 2_000)
     assert still_good(fuzzed)
     assert fuzzed.memory_mb() - before < LEAK_MB

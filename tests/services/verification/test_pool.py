@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from services.verification.pool import Pool
+from services.verification.pool import Pool, cores
 from services.verification.worker import Job
 
 CHECK = '''
@@ -205,3 +205,10 @@ def test_one_worker_checks_thousands_of_words_a_second():
         assert 5000 / (time.monotonic() - began) > 2000
     finally:
         pool.close()
+
+
+@pytest.mark.parametrize(("quota", "most"), [("max 100000", 10**6), ("100000 100000", 1), ("50000 100000", 1)])
+def test_a_containers_quota_bounds_the_cores(tmp_path, quota, most):
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert 1 <= cores(tmp_path / "cpu.max") <= most
+    assert cores(tmp_path / "none") == len(os.sched_getaffinity(0))
