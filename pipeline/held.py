@@ -19,6 +19,7 @@ from pipeline.errors import Poison
 from sluice.v1 import weights_pb2
 
 SHOWN = 5
+ALIGNED = 64
 WHOLE_ABOVE = 0.4
 """A tensor of which a larger share changed is copied whole."""
 
@@ -44,8 +45,7 @@ class Held:
         self.version = None
         if weights.spec_differences(list(self.specs.values()), manifest.tensors):
             self.tensors = {
-                spec.name: np.zeros(weights.tensor_bytes(spec) // weights.DTYPE_BYTES[spec.dtype], _kind(spec.dtype))
-                for spec in manifest.tensors
+                spec.name: _zeros(weights.tensor_bytes(spec), _kind(spec.dtype)) for spec in manifest.tensors
             }
             self.changed, self._digests, self._unfinite = dict.fromkeys(self.tensors), {}, set()
         self.specs = {spec.name: spec for spec in manifest.tensors}
@@ -97,8 +97,20 @@ class Held:
         """Tensors with a value that is no finite number."""
         return sorted(self._unfinite)
 
-    def taken(self) -> None:
-        """An engine has what the copy holds."""
+    def taken(self, given: Mapping[str, np.ndarray] | None = None, whole: bool = True) -> None:
+        """An engine has what the copy holds. `given`: memory that it gave for the copy's own, which it keeps.
+
+        That memory holds what the engine had before, and is brought to the copy's version here, while the engine works:
+        everywhere when it may differ everywhere (`whole`), else where something changed.
+        """
+        for name, memory in (given or {}).items():
+            values, self.tensors[name] = self.tensors[name], memory
+            positions = None if whole else self.changed.get(name)
+            if positions is None:
+                np.copyto(memory, values)
+                continue
+            for position_K in positions:
+                memory[position_K] = values[position_K]
         self.changed = {}
 
     def _note(self, name: str, position_K: sparse.Positions | None) -> None:
@@ -130,6 +142,13 @@ def payloads(held: Held) -> Sequence[memoryview]:
 def shapes(held: Held) -> Mapping[str, tuple[str, tuple[int, ...]]]:
     """(dtype, shape) of every tensor."""
     return {name: (spec.dtype, tuple(spec.shape)) for name, spec in held.specs.items()}
+
+
+def _zeros(size_bytes: int, kind: str) -> np.ndarray:
+    """Flat zeros that begin at a line of the processor's cache, as torch's do: an engine may compute with them."""
+    room = np.zeros(size_bytes + ALIGNED, np.uint8)
+    begin = -room.ctypes.data % ALIGNED
+    return room[begin : begin + size_bytes].view(kind)
 
 
 def _kind(dtype: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from pipeline.errors import Lost, Poison, Retryable, UserError
 from pipeline.failpoint import reach
@@ -21,6 +22,9 @@ from services.generation.fleet import Died
 from services.generation.versions import Versions
 from services.generation.weights import Broken, Update, WeightReader
 from sluice.v1 import weights_pb2
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +96,13 @@ class Updater:
     def _apply(self, update: Update) -> float | None:
         """Seconds for which generation stood still; None when a hold forbids it now."""
         changed = update.changed if update.base is not None and update.base == self.versions.engine.version else None
-        return self.versions.apply(update.version, update.tensors, changed)
+        given: dict[str, torch.Tensor] = {}
+        still_s = self.versions.apply(update.version, update.tensors, changed, given)
+        if still_s is not None:
+            self.reader.served(update.version, given, whole=changed is None)
+        return still_s
 
     def _applied(self, manifest: weights_pb2.WeightManifest, update: Update, still_s: float) -> None:
-        self.reader.served(update.version)
         self._settled = manifest
         self.trouble = ""
         self.updates += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
@@ -50,12 +50,13 @@ class Versions:
         version: int,
         tensors: Mapping[str, torch.Tensor],
         changed: Mapping[str, torch.Tensor | None] | None = None,
+        given: MutableMapping[str, torch.Tensor] | None = None,
     ) -> float | None:
-        """Apply weights; None when a hold forbids it now. Returns the seconds for which generation stood still."""
+        """Apply weights, see `Engine`. Returns for how long generation stood still, seconds; None when a hold forbids it."""
         with self._lock:
             if self.held:
                 return None
-            still_s = self.engine.apply(version, tensors, changed)
+            still_s = self.engine.apply(version, tensors, changed, given)
             self.post.tell(Applied(version))
             return still_s
 

@@ -7,6 +7,7 @@ own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ from sluice.v1 import weights_pb2
 SHOWN = 5
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SIGNED = {2: np.int16, 4: np.int32}
+WORDS = {2: torch.int16, 4: torch.int32}
 """torch has no unsigned type of these sizes that it can look at as floats."""
 
 Positions = dict[str, torch.Tensor | None]
@@ -54,7 +56,7 @@ class WeightReader:
         self._log, self._names, self._policy_id, self._store = log, names, policy_id, store
         self._manifests: Follower | None = None
         self._newest: weights_pb2.WeightManifest | None = None
-        self._held = Held()
+        self.held = Held()
         self._served: int | None = None
         self.refused = 0
         """Manifests of an older epoch or version than one seen before."""
@@ -75,10 +77,10 @@ class WeightReader:
         Raises `Broken` (corrupt or incomplete: an anchor would help), `Poison` (not to be served), `NotReady`, `Lost`.
         """
         try:
-            parts = chain.fetch(self._log, self._store, manifest, self._held)
+            parts = chain.fetch(self._log, self._store, manifest, self.held)
         except Poison as error:
             raise Broken(str(error)) from error
-        unfinite = self._held.unfinite()
+        unfinite = self.held.unfinite()
         if unfinite:
             more = f" and {len(unfinite) - SHOWN} more" if len(unfinite) > SHOWN else ""
             names = ", ".join(map(repr, unfinite[:SHOWN]))
@@ -87,17 +89,20 @@ class WeightReader:
             )
         return Update(
             manifest.version,
-            {name: _tensor(spec, self._held.tensors[name]) for name, spec in self._held.specs.items()},
+            {name: _tensor(spec, self.held.tensors[name]) for name, spec in self.held.specs.items()},
             self._served,
-            {name: _joined(positions) for name, positions in self._held.changed.items()},
+            {name: _joined(positions) for name, positions in self.held.changed.items()},
             parts[-1].density if parts else 0.0,
             sum(part.size_bytes for part in parts),
         )
 
-    def served(self, version: int) -> None:
-        """An engine has taken what the last fetch gave."""
+    def served(self, version: int, given: Mapping[str, torch.Tensor] | None = None, whole: bool = True) -> None:
+        """An engine has taken what the last fetch gave, and for some of its tensors `given` memory of its own.
+
+        `whole`: that memory may differ everywhere, not just in what the fetch changed.
+        """
         self._served = version
-        self._held.taken()
+        self.held.taken({name: _plain(tensor) for name, tensor in (given or {}).items()}, whole)
 
     def close(self) -> None:
         """Stop following."""
@@ -127,6 +132,11 @@ def _anew(one: weights_pb2.WeightManifest, last: weights_pb2.WeightManifest) -> 
 def _tensor(spec: weights_pb2.TensorSpec, values: np.ndarray) -> torch.Tensor:
     signed = torch.from_numpy(values.view(SIGNED[values.itemsize]))
     return signed.view(DTYPES[spec.dtype]).reshape(tuple(spec.shape))
+
+
+def _plain(tensor: torch.Tensor) -> np.ndarray:
+    size = tensor.element_size()
+    return tensor.reshape(-1).view(WORDS[size]).numpy().view(f"<u{size}")
 
 
 def _joined(positions: list[np.ndarray] | None) -> torch.Tensor | None:

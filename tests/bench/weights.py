@@ -19,7 +19,7 @@ from pipeline import weights
 from pipeline.held import Held
 from pipeline.log.api import Record
 from pipeline.records import decode
-from services.generation.engine.parameters import Parameters, copy
+from services.generation.engine.parameters import Parameters, write
 from services.learning import tiny
 from services.learning.baseline import Plain
 from services.learning.publish import Plan, Publisher
@@ -130,11 +130,15 @@ def applied(held: Held) -> dict[str, float]:
     model = torch.nn.ParameterDict({name: torch.zeros_like(source[name]) for name in names}).requires_grad_(False)
     position_K = {name: torch.from_numpy(np.concatenate(held.changed[name] or [])) for name in names}
     model_parameters = Parameters(model)
+    given: dict[str, torch.Tensor] = {}
     whole, changed = model_parameters.plan(source), model_parameters.plan(source, position_K)
+    exchange = model_parameters.plan(source, position_K, given)
     scale = len(held.tensors) / len(names)
-    copy(whole)
-    all_s = median(clocked(lambda: copy(whole)) for _ in range(3))
-    return {"pause, all tensors": scale * all_s, "pause, delta": scale * clocked(lambda: copy(changed))}
+    write(whole)
+    found = {"pause, all tensors copied": scale * median(clocked(lambda: write(whole)) for _ in range(3))}
+    found["pause, delta written in place"] = scale * clocked(lambda: write(changed))
+    found["pause, memory exchanged"] = scale * clocked(lambda: write(exchange))
+    return found
 
 
 def density() -> str:

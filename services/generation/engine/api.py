@@ -10,7 +10,7 @@ moment it samples it, and reports the log-prob of the distribution that it sampl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,11 +109,14 @@ class Engine(Protocol):
         version: int,
         tensors: Mapping[str, torch.Tensor],
         changed: Mapping[str, torch.Tensor | None] | None = None,
+        given: MutableMapping[str, torch.Tensor] | None = None,
     ) -> float:
         """Sample with these weights from the next step on. Returns the seconds for which generation stood still.
 
         `tensors`: the whole policy. `changed`: what in it may differ from the version that is applied, as flat int64
         positions by name (None: all of that tensor; a name that is left out: nothing). Without it everything may.
+        `given`: where the engine may put, by name, memory of its own in exchange for a tensor's, which it keeps: it
+        holds what was applied before. Without it every tensor stays the caller's.
         Raises `UserError`, with the differences, for a policy of another shape. Raises `EngineDied`.
         """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,10 +24,16 @@ class Parameters:
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self._aliases.setdefault(id(parameter), []).append(name)
 
-    def plan(self, tensors: Mapping[str, Tensor], changed: Mapping[str, Tensor | None] | None = None) -> list[Patch]:
+    def plan(
+        self,
+        tensors: Mapping[str, Tensor],
+        changed: Mapping[str, Tensor | None] | None = None,
+        given: MutableMapping[str, Tensor] | None = None,
+    ) -> list[Patch | Exchange]:
         """What to write for each tensor. Raises `UserError` that lists what differs.
 
-        `changed`: flat positions by name, see `engine.api.Engine.apply`; without it, whole tensors.
+        `changed`: flat positions by name, and `given`: see `engine.api.Engine.apply`; without them, whole tensors are
+        copied.
         """
         unknown = [name for name in tensors if name not in self._by_name]
         missing = [names[0] for names in self._aliases.values() if not any(name in tensors for name in names)]
@@ -39,10 +45,16 @@ class Parameters:
         if unknown or missing or shapes:
             raise UserError("weights are of another model: " + "; ".join(_differences(unknown, missing, shapes)))
         return [
-            self._patch(self._by_name[name].data, value, None if changed is None else changed[name])
+            self._exchange(name, value, given)
+            if given is not None and _alike(self._by_name[name], value)
+            else self._patch(self._by_name[name].data, value, None if changed is None else changed[name])
             for name, value in tensors.items()
             if changed is None or name in changed
         ]
+
+    def _exchange(self, name: str, value: Tensor, given: MutableMapping[str, Tensor]) -> Exchange:
+        given[name] = self._by_name[name].detach()
+        return Exchange(self._by_name[name], value)
 
     def _patch(self, target: Tensor, value: Tensor, position_K: Tensor | None) -> Patch:
         if position_K is None or not target.is_contiguous():
@@ -68,13 +80,31 @@ class Patch:
             self.target.scatter_(0, self.position_K, self.value)
 
 
-def copy(plan: list[Patch]) -> None:
-    """Overwrite in place."""
+@dataclass(frozen=True)
+class Exchange:
+    """A tensor of the model gets other memory, in which the new values lie already: nothing is copied."""
+
+    target: Tensor
+    value: Tensor
+
+    def write(self) -> None:
+        """From now on this memory is the tensor's; whoever uses the tensor sees it, for it stays the same object."""
+        self.target.data = self.value
+
+
+def write(plan: Sequence[Patch | Exchange]) -> None:
+    """All of it: what generation stands still for."""
     with torch.no_grad():
         for patch in plan:
             patch.write()
         if plan and plan[0].target.is_cuda:
             torch.cuda.synchronize(plan[0].target.device)
+
+
+def _alike(target: Tensor, value: Tensor) -> bool:
+    """Can this memory become the tensor's?"""
+    on_cpu = target.device.type == value.device.type == "cpu"
+    return on_cpu and target.dtype == value.dtype and target.is_contiguous() and value.is_contiguous()
 
 
 def _words(values: Tensor) -> Tensor:

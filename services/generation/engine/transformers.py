@@ -6,8 +6,8 @@ One thread turns this wheel; everybody else only puts things into the inbox and 
 
 A job joins when a slot is free, at any step. A prefill costs about as much as a step however few jobs it serves, so
 admission waits until the steps that free slots have sat out amount to half a step of all slots (the ski-rental rule: at
-most twice the cost of knowing how many more would come). New weights are copied in place between two steps: running
-rows go on, their cached context kept or computed again (`kv`).
+most twice the cost of knowing how many more would come). New weights come between two steps: running rows go on, their
+cached context kept or computed again (`kv`). On a CPU the memory in which they lie is exchanged for the model's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -35,6 +35,7 @@ from sluice.v1 import rollout_pb2
 APPLY_TIMEOUT_S = 120.0
 SWEEP_S = 0.05
 IDLE_S = 0.05
+Plan = Sequence[parameters.Patch | parameters.Exchange]
 WORTH_A_PREFILL = 0.5
 """Row-steps, as a share of the slots, that may be lost before waiting jobs are admitted."""
 
@@ -61,7 +62,7 @@ class TransformersEngine:
         self._lock = threading.Condition()
         self._waiting: deque[Row] = deque()
         self._aborts: set[str] = set()
-        self._updates: deque[tuple[int, list[parameters.Patch], Future[float]]] = deque()
+        self._updates: deque[tuple[int, Plan, Future[float]]] = deque()
         self._outbox: deque[Ended] = deque()
         self._out = threading.Condition()
         self._error: BaseException | None = None
@@ -102,10 +103,14 @@ class TransformersEngine:
         return [self._completion(one) for one in ended]
 
     def apply(
-        self, version: int, tensors: Mapping[str, Tensor], changed: Mapping[str, Tensor | None] | None = None
+        self,
+        version: int,
+        tensors: Mapping[str, Tensor],
+        changed: Mapping[str, Tensor | None] | None = None,
+        given: MutableMapping[str, Tensor] | None = None,
     ) -> float:
         """See `Engine`. Names and shapes are checked, and values put where they are needed, before generation stops."""
-        plan = self._parameters.plan(tensors, changed)
+        plan = self._parameters.plan(tensors, changed, given)
         done: Future[float] = Future()
         with self._lock:
             self._check()
@@ -207,9 +212,9 @@ class TransformersEngine:
                 self._waiting = deque(row for row in self._waiting if not which(row))
         self._emit(ended + [Ended(row, [], [], ending, now_s, reason) for row in leaving])
 
-    def _update(self, version: int, plan: list[parameters.Patch], done: Future[float]) -> None:
+    def _update(self, version: int, plan: Plan, done: Future[float]) -> None:
         begin = time.perf_counter()
-        parameters.copy(plan)
+        parameters.write(plan)
         self.version = version
         self._batch.stamp(version)
         if self.kv == "recompute":

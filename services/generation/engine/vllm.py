@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Coroutine, Iterator, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,9 +132,13 @@ class VllmEngine:
         return found
 
     def apply(
-        self, version: int, tensors: Mapping[str, Tensor], changed: Mapping[str, Tensor | None] | None = None
+        self,
+        version: int,
+        tensors: Mapping[str, Tensor],
+        changed: Mapping[str, Tensor | None] | None = None,
+        given: MutableMapping[str, Tensor] | None = None,
     ) -> float:
-        """See `Engine`. The file is written before the pause; the pause covers loading it."""
+        """See `Engine`. The file is written before the pause; the pause covers loading it. Nothing is exchanged."""
         self._shape.plan(tensors)
         self._check()
         with _shared_file(tensors) as path:

@@ -91,15 +91,15 @@ def worker(address: str, run: str, dies_at: str) -> None:
     from tests.services.generation.conftest import make_model, make_tokenizer
 
     engine = TransformersEngine(make_model(0), EngineOptions(slots=4, threads=1), make_tokenizer())
-    copy = parameters.copy
+    write = parameters.write
 
-    def deadly(plan: list[parameters.Patch]) -> None:
+    def deadly(plan: list) -> None:
         if updater.versions.newest == int(dies_at):
-            copy(plan[: len(plan) // 2])
+            write(plan[: len(plan) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
-        copy(plan)
+        write(plan)
 
-    parameters.copy = deadly
+    parameters.write = deadly
     reader = WeightReader(open_log(address), Names("sluice", run), "main")
     updater = Updater(reader, Versions(engine, 2), Meter("generation", "worker-0"))
     updater.start()

@@ -127,9 +127,10 @@ class Learner:
 
 
 class Worker:
-    """A reader with a model that it keeps up to date in place, as an engine does."""
+    """A reader with a model that it keeps up to date as an engine does: in place, or by an exchange of memory."""
 
-    def __init__(self, log: Log, dtype: torch.dtype, store: str) -> None:
+    def __init__(self, log: Log, dtype: torch.dtype, store: str, exchanges: bool = False) -> None:
+        self.exchanges = exchanges
         self.reader = WeightReader(log, NAMES, "main", store)
         self.model = Tied().to(dtype).requires_grad_(False)
         self.parameters = parameters.Parameters(self.model)
@@ -147,10 +148,11 @@ class Worker:
             self.failures += 1
             return False
         changed = update.changed if update.base is not None and update.base == self.version else None
-        parameters.copy(self.parameters.plan(update.tensors, changed))
+        given: dict[str, torch.Tensor] | None = {} if self.exchanges else None
+        parameters.write(self.parameters.plan(update.tensors, changed, given))
         self.sparse += changed is not None and None not in changed.values()
         self.version = update.version
-        self.reader.served(update.version)
+        self.reader.served(update.version, given, whole=changed is None)
         return True
 
     def assert_serves(self, announced: dict[int, Policy]) -> None:
@@ -159,6 +161,9 @@ class Worker:
         for name, tensor in announced[self.version].items():
             served = dict(self.model.named_parameters())[name]
             assert served.dtype == tensor.dtype and bits(served) == bits(tensor), (name, self.version)
+            if self.reader.held.version == self.version:
+                copy = self.reader.held.tensors[name]
+                assert copy.tobytes() == bits(tensor) and copy.ctypes.data != served.data_ptr(), (name, self.version)
         assert self.model.head is self.model.embed
 
 
@@ -180,7 +185,7 @@ def test_every_reader_has_the_learners_bits_at_every_version_it_claims(log, tmp_
     rng = random.Random(dtype)
     store = str(tmp_path / "anchors") if where == "store" else ""
     learner = Learner(log, Plan(anchor_every=7, store=store), DTYPES[dtype], rng)
-    workers = [Worker(log, DTYPES[dtype], store) for _ in range(3)]
+    workers = [Worker(log, DTYPES[dtype], store, exchanges=number > 0) for number in range(3)]
     sparse_updates = failures = 0
     for number in range(200):
         learner.move(rng.choice([0.001, 0.01, 0.05, 1.0 if number % 20 == 0 else 0.02]))
@@ -193,7 +198,7 @@ def test_every_reader_has_the_learners_bits_at_every_version_it_claims(log, tmp_
         if rng.random() < 0.05:
             at = rng.randrange(3)
             sparse_updates, failures = sparse_updates + workers[at].sparse, failures + workers[at].failures
-            workers[at] = Worker(log, DTYPES[dtype], store)
+            workers[at] = Worker(log, DTYPES[dtype], store, exchanges=at > 0)
         for worker in rng.sample(workers, rng.randrange(4)):
             if not worker.turn():
                 learner.publish(again=True)
@@ -255,7 +260,7 @@ def test_a_copy_that_went_wrong_is_found_by_its_digest_and_its_tensor_is_named(l
     reader = WeightReader(log, NAMES, "main")
     learner.publish()
     reader.fetch(reader.newest(1.0))
-    reader._held.tensors["bias"][5] ^= 1
+    reader.held.tensors["bias"][5] ^= 1
     learner.policy["bias"][9] += 1
     learner.publish()
     with pytest.raises(Broken, match="version 2 has digest .*; tensors that differ: bias"):
@@ -390,14 +395,17 @@ def test_an_engine_writes_only_what_changed_and_serves_the_whole(log, engine, ti
     updater = Updater(WeightReader(log, NAMES, "main"), Versions(engine, 2), Meter("generation", "worker-0"))
     plans = []
     plan = engine._parameters.plan
-    engine._parameters.plan = lambda tensors, changed=None: plans.append(changed) or plan(tensors, changed)
+    engine._parameters.plan = lambda tensors, changed, given: plans.append(changed) or plan(tensors, changed, given)
     for version in range(1, 6):
         learner.move(0.02)
         learner.publish()
         updater.turn(1.0)
         assert (engine.version, updater.trouble) == (version, "")
         for name, tensor in learner.announced[version].items():
-            assert torch.equal(dict(engine._decoder.model.named_parameters())[name], tensor.float()), name
+            served = dict(engine._decoder.model.named_parameters())[name]
+            assert torch.equal(served, tensor.float()), name
+            copy = updater.reader.held.tensors[name]
+            assert copy.tobytes() == bits(tensor) and copy.ctypes.data != served.data_ptr()
     assert plans[0] is None and all(None not in changed.values() for changed in plans[1:])
     assert engine._decoder.model.lm_head.weight is engine._decoder.model.model.embed_tokens.weight
 
