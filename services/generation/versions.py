@@ -52,7 +52,7 @@ class Versions:
         changed: Mapping[str, torch.Tensor | None] | None = None,
         given: MutableMapping[str, torch.Tensor] | None = None,
     ) -> float | None:
-        """Apply weights, see `Engine`. Returns for how long generation stood still, seconds; None when a hold forbids it."""
+        """Apply weights, see `Engine`. Returns the seconds that generation stood still; None when a hold forbids it."""
         with self._lock:
             if self.held:
                 return None
