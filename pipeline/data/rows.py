@@ -60,10 +60,12 @@ class Columns:
             domain=_text(row.get(self.domain)) or labels.get("domain", ""),
             family=_text(row.get(self.family)) or labels.get("family", ""),
             reference_solution=_text(row.get(self.solution)),
-            hidden=prompt_pb2.CheckSpec(
-                answer=_text(row.get(self.hidden_answer)), spec_json=_text(row.get(self.hidden_spec))
-            ),
+            hidden=self._hidden(row),
         )
+
+    def _hidden(self, row: Mapping[str, Any]) -> prompt_pb2.CheckSpec | None:
+        answer, spec_json = _text(row.get(self.hidden_answer)), _text(row.get(self.hidden_spec))
+        return prompt_pb2.CheckSpec(answer=answer, spec_json=spec_json) if answer or spec_json else None
 
 
 def _text(value: Any) -> str:

@@ -75,6 +75,28 @@ request = st.builds(
     st.one_of(st.none(), st.builds(rollout_pb2.Rollout, prompt_id=text, ending=st.integers(0, 9))),
 )
 
+plain = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+one_test = st.one_of(
+    st.fixed_dictionaries({"input": text, "output": text}),
+    st.fixed_dictionaries({"args": st.lists(plain, max_size=2), "expected": plain}),
+    st.dictionaries(st.sampled_from(["input", "output", "args", "kwargs", "expected", "expected_python"]), plain),
+)
+program = st.one_of(
+    text,
+    st.sampled_from(["print(input())", "def f(*a): return a", "```python\ndef f(a):\n return [a]", "f = 1", "1/0"]),
+)
+program_request = st.builds(
+    lambda answer, tests, entry: VerifyRequest(
+        answer=answer,
+        check=prompt_pb2.CheckSpec(
+            check="code_python", spec_json=json.dumps({"tests": tests} | ({"entry": entry} if entry else {}))
+        ),
+    ),
+    program,
+    st.one_of(st.lists(one_test, max_size=3), plain),
+    st.sampled_from(["", "f", "g.h", "1", "__import__"]),
+)
+
 
 class Fuzzed:
     """A door on a real server, and how much memory it and its workers hold."""
@@ -126,7 +148,7 @@ def fuzzed():
     made.close()
 
 
-def fuzz_requests(fuzzed, number):
+def fuzz_requests(fuzzed, number, messages=request):
     @settings(
         max_examples=number,
         deadline=None,
@@ -135,7 +157,7 @@ def fuzz_requests(fuzzed, number):
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(request)
+    @given(messages)
     def run(message):
         assert fuzzed.status(message.SerializeToString()) in ANSWERS
 
@@ -182,6 +204,12 @@ def test_two_thousand_messages_are_answered_and_nothing_leaks(fuzzed):
     fuzz_streams(fuzzed, 100)
     assert still_good(fuzzed)
     assert fuzzed.memory_mb() - before < LEAK_MB
+
+
+@pytest.mark.sandbox
+def test_programs_and_tests_that_make_no_sense_are_answered(fuzzed):
+    fuzz_requests(fuzzed, 60, program_request)
+    assert still_good(fuzzed)
 
 
 @pytest.mark.long

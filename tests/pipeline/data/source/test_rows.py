@@ -28,6 +28,16 @@ def test_json_lines_hold_texts_or_whole_conversations(tmp_path):
     assert one.family == "sums"
 
 
+def test_what_only_the_stronger_check_is_told_stands_in_columns_of_its_own_and_changes_no_id(tmp_path):
+    rows = [{"prompt": "2 + 2", "answer": "4", "tests": {"low": 1}, "gold": 4}, {"prompt": "x", "answer": "y"}]
+    rows[1] |= {"tests": None, "gold": None}
+    path = written(tmp_path / "sums.jsonl", *map(json.dumps, rows))
+    one, two = load_source("jsonl", path=path, hidden_spec="tests", hidden_answer="gold").prompts()
+    assert (one.hidden.check, one.hidden.answer, one.hidden.spec_json) == ("", "4", '{"low": 1}')
+    assert not two.HasField("hidden")
+    assert [one.prompt_id, two.prompt_id] == [prompt.prompt_id for prompt in load_source("jsonl", path=path).prompts()]
+
+
 def test_parquet_gives_the_same_prompts_as_json_lines(tmp_path):
     rows = [{"question": f"{i} + 1", "answer": str(i + 1)} for i in range(5)]
     lines = written(tmp_path / "sums.jsonl", *map(json.dumps, rows))
