@@ -1,4 +1,4 @@
-"""Is the reward being gamed? It rises, and what a hidden stronger check says does not rise with it.
+"""Is the reward being gamed? It rises, and what a hidden stronger check says does not keep up.
 
 Of answers that both checks judged, the first n and the newest n are compared. x is 1 where the first check accepts, h
 where the hidden one does, d = x - h is what the first accepts too much:
@@ -43,7 +43,7 @@ class Drift:
 
     @property
     def alarm(self) -> bool:
-        """Whether the reward rises and the hidden check's does not rise with it."""
+        """Whether the reward rises and the hidden check's does not keep up."""
         return self.sigmas > SIGMAS
 
 

@@ -67,7 +67,9 @@ def hidden(data: RunData) -> Chart | None:
         Line(name, [((n + 1) * size, sum(p[i] for p in w) / size) for n, w in enumerate(windows)], colour(i + 1))
         for i, name in enumerate(("the run's check", "the hidden check"))
     ]
-    note = f"Share of answers accepted, of each {size} that both looked at. Where the lines part, the reward is gamed."
+    note = (
+        f"Share of answers accepted, of each {size} that both looked at. Where the lines part, the reward may be gamed."
+    )
     return Chart("Reward and hidden check", note, svg.lines(drawn, "second looks", percent, top=1.0), _legend(drawn))
 
 

@@ -77,7 +77,9 @@ def said(drift: reward_hack.Drift | None, count: int) -> str:
             f"{ENOUGH} would do."
         )
     verdict = (
-        "The reward rises and the hidden check's does not rise with it" if drift.alarm else "No sign of a gamed reward"
+        "The reward rises and the hidden check's does not keep up with it"
+        if drift.alarm
+        else "No sign of a gamed reward"
     )
     return (
         f"{verdict}: from the first to the last quarter of the second looks, the share accepted changed by "

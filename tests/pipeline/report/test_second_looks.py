@@ -58,7 +58,7 @@ def test_a_gamed_reward_is_said_and_marked():
     run = RunData({"run": "r"}, verdicts=VERDICTS, looked=first * 3 + newest)
     assert second_looks(run).alarm
     page = render(run)
-    assert "does not rise with it: from the first to the last quarter" in page
+    assert "does not keep up with it: from the first to the last quarter" in page
     assert "changed by +40.0% (standard error 6.0%), that of the hidden check by +0.0%" in page
     assert "here 6.7" in page
     assert "reward without the hidden check" in page
