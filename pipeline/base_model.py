@@ -1,10 +1,11 @@
-"""The model before the first step, made by a process of its own: this one never imports a tensor library."""
+"""Models that are made by a process of their own: this one never imports a tensor library."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from pipeline.errors import SluiceError, UserError
 from pipeline.processes import QUIET
@@ -18,16 +19,21 @@ def get_model(directory: RunDir, cold: bool = False) -> None:
     """
     if directory.file("base/config.json").exists():
         return
-    command = [
-        sys.executable,
-        "-m",
-        "services.learning.first_model",
-        str(directory.path),
-        *(["--cold"] if cold else []),
-    ]
+    how = ["--cold"] if cold else []
+    _run(directory, "the model could not be prepared", "services.learning.first_model", str(directory.path), *how)
+
+
+def merge(directory: RunDir, adapter: Path, folder: Path) -> None:
+    """Write `base` with an adapter's folder added to its weights, as a Hugging Face folder."""
+    said = [str(directory.folder("base")), str(adapter), str(folder)]
+    _run(directory, "the adapter could not be merged", "services.learning.merge", *said)
+
+
+def _run(directory: RunDir, failed: str, *module: str) -> None:
+    command = [sys.executable, "-m", *module]
     env = os.environ | QUIET | {"OMP_NUM_THREADS": str(directory.run().learning.threads)}
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env, check=False)
     if done.returncode == 2:
         raise UserError(done.stderr.strip().removeprefix("sluice: "))
     if done.returncode:
-        raise SluiceError(f"the model could not be prepared:\n{done.stderr[-2000:]}")
+        raise SluiceError(f"{failed}:\n{done.stderr[-2000:]}")

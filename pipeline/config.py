@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline import parts, partspec
+from pipeline import lora, parts, partspec, serving
 from pipeline.errors import UserError
 
 IDENTITY, RESTART, LIVE = "identity", "restart", "live"
@@ -59,6 +59,16 @@ class WarmStart(Section):
     batch: int = knob(64, IDENTITY, "Examples per step.", ge=1)
 
 
+class Lora(Section):
+    """The adapter that is trained and travels where `policy` is lora; no dropout: its log-probs are those of sampling."""
+
+    rank: int = knob(16, IDENTITY, "Rank of the update of a layer.", ge=1)
+    alpha: float = knob(32.0, IDENTITY, "The update is scaled by alpha / rank.", gt=0)
+    targets: list[str] = knob(
+        ["all-linear"], IDENTITY, "Layers, by the end of their names: [q_proj, v_proj]; or [all-linear].", min_length=1
+    )
+
+
 class Model(Section):
     """The policy that is trained."""
 
@@ -72,6 +82,10 @@ class Model(Section):
         {}, IDENTITY, "Sizes of the builtin model: layers, hidden, heads, kv_heads, intermediate."
     )
     warm_start: WarmStart | None = knob(None, IDENTITY, "Supervised phase before the first rollout.")
+    policy: Literal["full", "lora"] = knob(
+        "full", IDENTITY, "What is trained and travels: every weight, or a LoRA adapter on the model as it was."
+    )
+    lora: Lora = Field(default_factory=Lora)
 
 
 class Data(Section):
@@ -98,6 +112,9 @@ class Generation(Section):
     stop: list[str] = knob([], RESTART, "Strings that end an answer.")
     kv: Literal["keep", "recompute"] = knob("keep", RESTART, "Cached context at a weight update.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = knob("auto", RESTART, "Of the serving weights.")
+    quantization: Literal["none", "fp8"] = knob(
+        "none", RESTART, "Of the serving weights, done as they are applied; fp8: vllm on a GPU only."
+    )
     threads: int = knob(1, RESTART, "CPU threads of a worker's tensor library.", ge=1)
     kv_high: float = knob(
         0.95, RESTART, "Share of the engine's KV cache above which fewer sequences are admitted; 1: never.", gt=0, le=1
@@ -261,9 +278,14 @@ def parse(tree: Any, overrides: list[str] | None = None, where: str = "run file"
     for override in overrides or []:
         tree = _set(tree, override)
     try:
-        return Run.model_validate(tree)
+        run = Run.model_validate(tree)
     except ValidationError as error:
         raise UserError(_sentence(error, where)) from error
+    asked = serving.Asked(
+        run.generation.engine, run.model.policy, run.generation.quantization, run.generation.dtype, run.model.lora.rank
+    )
+    serving.refuse(asked)
+    return run
 
 
 def canonical(run: Run) -> str:
@@ -309,6 +331,12 @@ def identity_digest(run: Run) -> bytes:
 def weights_store(run: Run) -> str:
     """The fsspec URL of anchors; empty when they go to the log."""
     return "" if run.weights.store == "log" else run.weights.store
+
+
+def adapter(run: Run) -> lora.Adapter | None:
+    """The adapter that is trained; None where every weight is."""
+    knobs = run.model.lora
+    return lora.Adapter(knobs.rank, knobs.alpha, tuple(knobs.targets)) if run.model.policy == "lora" else None
 
 
 def schema() -> dict[str, Any]:

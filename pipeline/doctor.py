@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from pipeline import parts, recipe
+from pipeline import parts, recipe, serving
 from pipeline.client import Client
 from pipeline.config import Run
 from pipeline.errors import LogUnavailable, UserError
@@ -44,7 +44,7 @@ class Finding:
 
 def examine(run: Run) -> list[Finding]:
     """Everything that can be said before the run starts."""
-    return [*_python(run), *_log(run), *_sandbox(), *_model(run), *_disk(run)]
+    return [*_python(run), *_log(run), *_sandbox(), *_serving(run), *_model(run), *_disk(run)]
 
 
 def reach(run: Run, doors: list[str]) -> list[Finding]:
@@ -64,7 +64,9 @@ def reach(run: Run, doors: list[str]) -> list[Finding]:
 
 
 def _python(run: Run) -> list[Finding]:
-    wanted = ["torch", "transformers", "safetensors"] + (["vllm"] if run.generation.engine == "vllm" else [])
+    wanted = ["torch", "transformers", "safetensors"]
+    wanted += ["vllm"] if run.generation.engine == "vllm" else []
+    wanted += ["peft"] if run.model.policy == "lora" else []
     found = [Finding(sys.version_info >= (3, 11), "Python", sys.version.split()[0] + " (3.11 or newer)")]
     for name in wanted:
         present = importlib.util.find_spec(name) is not None
@@ -93,24 +95,35 @@ def _sandbox() -> list[Finding]:
     ]
 
 
+def _serving(run: Run) -> list[Finding]:
+    """How new weights reach the engine. What no machine serves, the run file was refused for (`docs/serving.md`)."""
+    policy = "a LoRA adapter, beside the base" if run.model.policy == "lora" else "every weight"
+    if run.generation.quantization == "none":
+        return [Finding(True, "weights", f"{policy}, to {run.generation.engine}")]
+    gpu = Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()
+    return [Finding(gpu, "weights", f"{policy}, to {run.generation.engine} in fp8" if gpu else serving.NEEDS_GPU)]
+
+
 def _model(run: Run) -> list[Finding]:
     parameters = _parameters(run)
     if parameters is None:
         return [Finding(None, "model", f"{run.model.source}: size known after download")]
     needs_reference = "ref_logp" in json.dumps(recipe.compose(run).model_dump(mode="json"))
-    copies = 2 + ADAM_STATES + needs_reference
+    trained = _trained(run)
+    beside = 1 + ADAM_STATES + needs_reference  # gradients, moments, a reference policy
     travels = BYTES[run.generation.dtype if run.weights.dtype == "auto" else run.weights.dtype]
     baseline = travels * (run.weights.anchor_every > 1)
-    learner = parameters * (BYTES[run.model.dtype] * copies + baseline) + PROCESS_BYTES
-    worker = parameters * (BYTES[run.generation.dtype] + travels) + PROCESS_BYTES
+    learner = parameters * BYTES[run.model.dtype] + trained * (BYTES[run.model.dtype] * beside + baseline)
+    worker = parameters * BYTES[run.generation.dtype] + trained * travels
+    learner, worker = learner + PROCESS_BYTES, worker + PROCESS_BYTES
     total = learner + worker * run.generation.workers
     room = psutil.virtual_memory().available
     return [
-        Finding(None, "model", f"{parameters:,} parameters"),
+        Finding(None, "model", f"{parameters:,} parameters, {trained:,} of them trained"),
         Finding(
             None,
             "memory of learning",
-            f"{learner / GB:.1f} GB: weights, gradients, {copies - 2} more copies, the process",
+            f"{learner / GB:.1f} GB: weights, gradients, {beside - 1} more copies of what is trained, the process",
         ),
         Finding(None, "memory of a generation worker", f"{worker / GB:.1f} GB and its KV cache"),
         Finding(total < room, "memory in all", f"{total / GB:.1f} GB of {room / GB:.1f} GB free"),
@@ -118,11 +131,23 @@ def _model(run: Run) -> list[Finding]:
 
 
 def _parameters(run: Run) -> int | None:
+    shape = _shape(run)
+    return shape and _transformer(*shape)
+
+
+def _trained(run: Run) -> int:
+    """Parameters that are trained and travel; of an adapter as many as on all linear layers."""
+    shape = _shape(run)
+    if shape is None:
+        return 0
+    return _transformer(*shape) if run.model.policy == "full" else _adapter(*shape[:5], run.model.lora.rank)
+
+
+def _shape(run: Run) -> tuple[int, int, int, int, int, int] | None:
+    """Layers, hidden, intermediate, heads, kv heads, vocabulary."""
     if run.model.source.startswith("builtin:"):
         sizes = {"layers": 2, "hidden": 128, "intermediate": 512, "heads": 4, "kv_heads": 2} | run.model.tiny
-        return _transformer(
-            sizes["layers"], sizes["hidden"], sizes["intermediate"], sizes["heads"], sizes["kv_heads"], 98
-        )
+        return sizes["layers"], sizes["hidden"], sizes["intermediate"], sizes["heads"], sizes["kv_heads"], 98
     file = Path(run.model.source) / "config.json"
     if not file.is_file():
         return None
@@ -130,7 +155,7 @@ def _parameters(run: Run) -> int | None:
     heads = shape["num_attention_heads"]
     kv = shape.get("num_key_value_heads", heads)
     layers, hidden = shape["num_hidden_layers"], shape["hidden_size"]
-    return _transformer(layers, hidden, shape["intermediate_size"], heads, kv, shape["vocab_size"])
+    return layers, hidden, shape["intermediate_size"], heads, kv, shape["vocab_size"]
 
 
 def _transformer(layers: int, hidden: int, intermediate: int, heads: int, kv_heads: int, vocabulary: int) -> int:
@@ -143,13 +168,23 @@ def _transformer(layers: int, hidden: int, intermediate: int, heads: int, kv_hea
     return int(vocabulary * hidden + layers * (attention + 3 * hidden * intermediate + 2 * hidden) + hidden)
 
 
+def _adapter(layers: int, hidden: int, intermediate: int, heads: int, kv_heads: int, rank: int) -> int:
+    """Parameters of a LoRA adapter on every linear layer of such a decoder.
+
+    >>> _adapter(2, 128, 512, 4, 2, 16)
+    90112
+    """
+    attention = 2 * 2 * hidden + 2 * hidden * (1 + kv_heads / heads)
+    return int(layers * rank * (attention + 3 * (hidden + intermediate)))
+
+
 def _disk(run: Run) -> list[Finding]:
     n = int(recipe.compose(run).budget.knobs.get("n", 1))
     rollouts = run.learning.steps * run.learning.batch_groups * n
     log_bytes = rollouts * (ROLLOUT_OVERHEAD + TOKEN_BYTES * run.generation.max_tokens)
-    parameters = _parameters(run) or 0
-    log_bytes += 3 * parameters * BYTES[run.generation.dtype]
-    checkpoints = (run.learning.keep_checkpoints + 1) * parameters * BYTES[run.model.dtype] * (1 + ADAM_STATES)
+    trained = _trained(run)
+    log_bytes += 3 * trained * BYTES[run.generation.dtype]
+    checkpoints = (run.learning.keep_checkpoints + 1) * trained * BYTES[run.model.dtype] * (1 + ADAM_STATES)
     free = shutil.disk_usage(".").free
     return [
         Finding(

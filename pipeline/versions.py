@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipeline import anchors, chain, config, records
+from pipeline import anchors, base_model, chain, config, lora, records
 from pipeline.errors import SluiceError, UserError
 from pipeline.held import Held
 from pipeline.log.api import Log, read_all
@@ -55,7 +55,10 @@ def load(directory: RunDir, log: Log, manifest: weights_pb2.WeightManifest) -> H
 
 
 def export(directory: RunDir, log: Log, version: str, folder: str) -> int:
-    """Write a version as a Hugging Face folder, whole or not at all; returns its number."""
+    """Write a version as a Hugging Face folder, whole or not at all; returns its number.
+
+    Of a LoRA run that is the merged model in float32, with the adapter in a folder inside.
+    """
     target = Path(folder)
     if target.exists():
         raise UserError(f"{folder!r} exists; accepted: a folder that does not")
@@ -68,15 +71,31 @@ def export(directory: RunDir, log: Log, version: str, folder: str) -> int:
         raise UserError(f"version is {version!r}; accepted: newest, or what the log still holds ({held})")
     held = load(directory, log, manifests[wanted])
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.absolute().parent))
-    base = directory.folder("base")
+    adapter = config.adapter(directory.run())
+    if adapter is None:
+        _whole(held, directory.folder("base"), aside)
+        aside.rename(target)
+    else:
+        _adapter(held, adapter, aside)
+        base_model.merge(directory, aside, target.absolute())
+        shutil.rmtree(aside)
+    return wanted
+
+
+def _whole(held: Held, base: Path, aside: Path) -> None:
+    """Every weight, and what `base` has beside its own."""
     for file in (path for pattern in SERVING_FILES for path in base.glob(pattern)):
         if not any(file.match(pattern) for pattern in WEIGHT_FILES):
             shutil.copyfile(file, aside / file.name)
     _say_dtype(aside / "config.json", held)
     anchors.save(aside / "model.safetensors", held)
     aside.chmod(0o755)
-    aside.rename(target)
-    return wanted
+
+
+def _adapter(held: Held, adapter: lora.Adapter, aside: Path) -> None:
+    """The adapter as PEFT writes one."""
+    (aside / lora.CONFIG).write_text(json.dumps(lora.description(adapter, held.specs), indent=2))
+    anchors.save(aside / lora.WEIGHTS, held)
 
 
 def verify(directory: RunDir, log: Log, as_json: bool) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import grpc
 
-from pipeline.config import weights_store
+from pipeline.config import adapter, weights_store
 from pipeline.serve import Context
 from pipeline.ways import run_concurrent
 from services.generation import rollouts
@@ -41,6 +41,8 @@ class GenerationService:
             dtype=run.generation.dtype,
             threads=run.generation.threads,
             extra=run.generation.engine_args,
+            adapter=adapter(run),
+            quantization=run.generation.quantization,
         )
         self.engine = open_engine(run.generation.engine, model, options)
         self.versions = Versions(self.engine, run.max_lag)

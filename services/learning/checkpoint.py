@@ -78,9 +78,9 @@ def load(root: Path, name: str, sha256: bytes) -> dict[str, Any]:
 def digest(folder: Path) -> bytes:
     """SHA-256 over the names and digests of a directory's files, in name order, 32 bytes."""
     whole = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
         with path.open("rb") as file:
-            whole.update(f"{path.name}\n".encode() + hashlib.file_digest(file, "sha256").digest())
+            whole.update(f"{path.relative_to(folder).as_posix()}\n".encode() + hashlib.file_digest(file, "sha256").digest())
     return whole.digest()
 
 

@@ -18,8 +18,10 @@ from pipeline.data.load import load_source
 from pipeline.data.register import prompts_of
 from pipeline.data.split import merged, without
 from pipeline.errors import UserError
+from pipeline.lora import Adapter
 from pipeline.rundir import RunDir
 from services.learning import tiny, warmstart
+from services.learning.lora import linear
 from sluice.v1 import prompt_pb2
 
 BUILTIN = "builtin:tiny"
@@ -47,9 +49,15 @@ def prepare(directory: RunDir, cold: bool = False) -> None:
     if base.exists():
         return
     run = directory.run()
+    if cold and run.model.policy == "lora" and run.model.warm_start is not None:
+        raise UserError(
+            "model.policy is 'lora' and model.warm_start is set: only the adapter travels, and the model it is trained on "
+            "is made on the learner's machine alone; accepted: model.policy full, or the warm model's folder as source"
+        )
     prompts = [] if cold else prompts_of(run)
     source = _source(run, prompts, cold)
     refuse_long(prompts, source, run.model.context)
+    refuse_targets(source, config.adapter(run))
     base.unlink(missing_ok=True)
     os.symlink(source.resolve(), base, target_is_directory=True)
 
@@ -67,6 +75,17 @@ def refuse_long(prompts: Sequence[prompt_pb2.Prompt], model: Path, context: int)
                 f"prompt {prompt.prompt_id!r} has {len(tokens)} tokens and model.context is {context}; "
                 f"accepted: prompts of at most {context - 1} tokens, or a longer context"
             )
+
+
+def refuse_targets(model: Path, adapter: Adapter | None) -> None:
+    """Raise for a target of the adapter that is no layer of the model. No weights are read."""
+    if adapter is None:
+        return
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        adapter.layers(linear(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))))
 
 
 def _source(run: config.Run, prompts: Sequence[prompt_pb2.Prompt], cold: bool) -> Path:

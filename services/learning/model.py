@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from services.learning import lora
 from services.learning.sharing import Layout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -80,11 +80,6 @@ def prepare(model: nn.Module, compute: Compute) -> nn.Module:
     return model.to(compute.where()).train()
 
 
-def frozen(model: nn.Module) -> nn.Module:
-    """A copy that is not trained: a reference policy."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
-
-
 def states(model: nn.Module, layout: Layout) -> Tensor:
     """The trunk's last hidden states, [B, L, D]."""
     extra = {}
@@ -105,8 +100,11 @@ def project(model: nn.Module, hidden_KD: Tensor) -> Tensor:
 
 
 def weights(model: nn.Module, dtype: str) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter by its checkpoint name, in name order, on the CPU and in the serving dtype; tied ones once."""
+    """What travels, by its checkpoint name, in name order, on the CPU and in the serving dtype.
+
+    Every parameter, tied ones once; of a model with an adapter (`lora.py`) the adapter only.
+    """
     if dtype not in DTYPES:
         raise UserError.choice("the weights' dtype", dtype, DTYPES)
-    for name, parameter in sorted(model.named_parameters()):
+    for name, parameter in sorted(lora.travelling(model).items()):
         yield name, parameter.detach().to("cpu", DTYPES[dtype]).contiguous()

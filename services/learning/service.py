@@ -26,6 +26,7 @@ from services.learning.door import Door
 from services.learning.export import export
 from services.learning.group import Group
 from services.learning.handler import LearningHandler, Settings
+from services.learning.lora import adapted
 from services.learning.model import Compute
 from services.learning.publish import Plan
 from services.learning.trainer import Trainer
@@ -241,7 +242,8 @@ def trainer_of(run: config.Run, method: recipe.Recipe, base: Path) -> Trainer:
     compute = Compute(
         run.model.device, run.model.dtype, run.learning.tokens_per_micro_batch, run.learning.gradient_checkpointing
     )
-    return Trainer(policy.load(str(base.resolve()), compute), method, run.generation.max_tokens, compute)
+    model = adapted(policy.load(str(base.resolve()), compute), config.adapter(run))
+    return Trainer(model, method, run.generation.max_tokens, compute)
 
 
 def settings_of(run: config.Run) -> Settings:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from services.learning import lora
 
 if TYPE_CHECKING:
     from services.learning.trainer import Trainer
@@ -51,11 +52,11 @@ def load(trainer: Trainer, shards: Mapping[str, Any]) -> None:
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().cpu().clone() for name, parameter in model.named_parameters()}
+    return {name: parameter.detach().cpu().clone() for name, parameter in lora.own(model).items()}
 
 
 def _restore(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    parameters = dict(model.named_parameters())
+    parameters = lora.own(model)
     for name in sorted(parameters.keys() ^ tensors.keys()):
         raise UserError(
             f"the checkpoint's {what} and the run's differ in the tensor {name!r}; accepted: the same model"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.recipe import Recipe
-from services.learning import account, snapshot
+from services.learning import account, lora, snapshot
 from services.learning import model as policy
 from services.learning.account import StepResult
 from services.learning.batch import Batch, Denominators
@@ -42,8 +42,8 @@ STOP, STEP, STATE = range(3)
 class Trainer:
     """A model under a recipe. `max_tokens`: the most tokens a rollout may sample.
 
-    `reference`: the reference policy where the recipe needs one; by default a copy of the model as it is now. `heads`
-    are trained with the model and kept in its checkpoints; `copies` are frozen models that signal parts score with.
+    `reference`: the reference policy where the recipe needs one; by default a copy of the model as it is now, and of a
+    model with an adapter the model without it. `heads` are trained with the model and kept in its checkpoints; `copies` are frozen models that signal parts score with.
     """
 
     def __init__(
@@ -66,16 +66,19 @@ class Trainer:
         width = self.model.config.get_text_config().hidden_size
         heads = {name: part.head(width).to(self.device, self.dtype) for name, part in self.method.heads.items()}
         self.heads = nn.ModuleDict(heads)
-        self.optimizer = self.method.optimizer.build(self.model.parameters())
+        self.optimizer = self.method.optimizer.build(lora.own(self.model).values())
         for name, head in heads.items():
             own = {"params": list(head.parameters()), "weight_decay": 0.0, "scale": self.method.heads[name].rate}
             self.optimizer.add_param_group(own)
         self.copies = {
-            name: policy.frozen(reference if reference is not None and name == "reference" else self.model).to(
+            name: lora.frozen(reference if reference is not None and name == "reference" else self.model).to(
                 self.device
             )
             for name in self.method.copies
         }
+        for name, part in self.method.copies.items():
+            if getattr(part, "still", False):
+                lora.bare(self.copies[name])
         self.estimator, self.controllers = self.method.opened()
         self._reasons = row_reasons(self.method)
 
@@ -274,12 +277,12 @@ class Trainer:
     # -- what outlives the process
 
     def trained(self) -> dict[str, nn.Parameter]:
-        """Every parameter that is trained, by name: the model's, then the heads' as "heads.<signal>.<name>"."""
+        """Every parameter that is trained, by name: the policy's, then the heads' as "heads.<signal>.<name>"."""
         own = {f"heads.{name}": parameter for name, parameter in self.heads.named_parameters()}
-        return dict(self.model.named_parameters()) | own
+        return lora.own(self.model) | own
 
     def weights(self, dtype: str = "float32") -> Iterator[tuple[str, Tensor]]:
-        """Every parameter by its checkpoint name, in the serving dtype, on the CPU."""
+        """What travels (every parameter, or an adapter's), by its checkpoint name, in the serving dtype, on the CPU."""
         return policy.weights(self.model, dtype)
 
     def state(self) -> dict[str, Any]:

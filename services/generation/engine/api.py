@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from pipeline.errors import SluiceError
+from pipeline.lora import Adapter
 from sluice.v1 import prompt_pb2, rollout_pb2
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class EngineOptions:
     `slots`: rollouts sampled at the same time. `max_len`: context plus sampled tokens; 0 means as the model says.
     `kv`: "keep" or "recompute". `device`: "auto", "cpu", "cuda". `dtype`: "auto" (bfloat16 on a GPU, float32 on a CPU),
     "float32", "bfloat16", "float16". `threads`: torch's CPU threads, 0 leaves them. `extra`: the engine's own settings.
+    `adapter`: the LoRA adapter that the policy consists of, beside the model; None: the policy is the whole model.
+    `quantization`: "none" or "fp8", of the weights as they are applied (see `pipeline/serving.py`).
     """
 
     slots: int = 64
@@ -80,6 +83,8 @@ class EngineOptions:
     dtype: str = "auto"
     threads: int = 0
     extra: Mapping[str, object] = field(default_factory=dict)
+    adapter: Adapter | None = None
+    quantization: str = "none"
 
 
 class Engine(Protocol):
@@ -113,7 +118,7 @@ class Engine(Protocol):
     ) -> float:
         """Sample with these weights from the next step on. Returns the seconds for which generation stood still.
 
-        `tensors`: the whole policy. `changed`: what in it may differ from the version that is applied, as flat int64
+        `tensors`: the whole policy; with an adapter that is its tensors. `changed`: what in it may differ from the version that is applied, as flat int64
         positions by name (None: all of that tensor; a name that is left out: nothing). Without it everything may.
         `given`: where the engine may put, by name, memory of its own in exchange for a tensor's, which it keeps: it
         holds what was applied before. Without it every tensor stays the caller's.

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from pipeline import lora
 from pipeline.errors import UserError
+from pipeline.lora import Adapter
 from services.generation.engine.api import EngineOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -54,16 +56,33 @@ def load_model(model: str, options: EngineOptions) -> torch.nn.Module:
     except (OSError, ValueError) as error:
         raise UserError(f"model {model!r} does not load ({_first_line(error)})") from error
     attention.choose(loaded)
-    return loaded.to(device_of(options)).eval().requires_grad_(False)
+    return adapted(loaded.to(device_of(options)), options.adapter).eval().requires_grad_(False)
 
 
-def empty_model(model: str) -> torch.nn.Module:
+def adapted(model: torch.nn.Module, adapter: Adapter | None) -> torch.nn.Module:
+    """The model with PEFT's layers for an adapter that changes nothing yet (B is 0); as it is without one.
+
+    The adapter is served beside the base and never merged into it. Merging would need a second copy of the base to undo
+    the version before exactly, and in 16 bits would round away updates below 1/256 of a weight, which the learner, whose
+    adapter stays apart, does not lose. The price is two thin products a layer: on the tiny model, where every layer's
+    fixed cost counts, a step takes 1.4 times as long (2.5 ms against 3.5, 32 rows, rank 16, one core).
+    """
+    if adapter is None:
+        return model
+    from peft import LoraConfig, inject_adapter_in_model
+
+    targets = adapter.layers(name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+    settings = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    return inject_adapter_in_model(settings, model, lora.ADAPTER)
+
+
+def empty_model(model: str, adapter: Adapter | None = None) -> torch.nn.Module:
     """The model's tensors without their memory: names, shapes, ties."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     _check_folder(model)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+        return adapted(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)), adapter)
 
 
 def context_length(model: torch.nn.Module, options: EngineOptions) -> int:

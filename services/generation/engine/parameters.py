@@ -1,4 +1,7 @@
-"""A policy's tensors inside a loaded model: which names it needs, and copying new values in place."""
+"""A policy's tensors inside a loaded model: which names it needs, and copying new values in place.
+
+Where the model has a LoRA adapter the policy is the adapter: its tensors, by the names under which they travel.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pipeline import lora
 from pipeline.errors import UserError
 
 SHOWN = 5
@@ -16,13 +20,20 @@ WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Parameters:
-    """A model's tensors, each under every name it goes by (tied weights have several). Buffers need not be sent."""
+    """A policy's tensors, each under every name it goes by (tied weights have several). Buffers need not be sent."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._by_name: dict[str, Tensor] = model.state_dict(keep_vars=True)
+        named = list(model.named_parameters(remove_duplicate=False))
+        own = [(lora.travelling(name), parameter) for name, parameter in named if lora.is_part(name)]
+        self._by_name: dict[str, Tensor] = dict(own) or model.state_dict(keep_vars=True)
         self._aliases: dict[int, list[str]] = {}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
+        for name, parameter in own or named:
             self._aliases.setdefault(id(parameter), []).append(name)
+
+    def empty(self) -> dict[str, Tensor]:
+        """Zeros for every tensor, on the CPU, each under one name: of an adapter the one that changes nothing."""
+        names = [names[0] for names in self._aliases.values()]
+        return {name: torch.zeros(self._by_name[name].shape, dtype=self._by_name[name].dtype) for name in names}
 
     def plan(
         self,

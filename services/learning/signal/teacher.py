@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.knobs import check, knob
+from services.learning import lora
 from services.learning.batch import Batch
 from services.learning.collate import collate
 from services.learning.group import Group
@@ -43,10 +44,15 @@ class Teacher:
 
     copy: ClassVar[str] = "teacher"
 
+    @property
+    def still(self) -> bool:
+        """Whether the copy never moves."""
+        return not self.rate
+
     @torch.no_grad()
     def follow(self, teacher: nn.Module, model: nn.Module, steps: int) -> None:
         """Move the teacher's weights towards the policy's."""
-        for own, new in zip(teacher.parameters(), model.parameters(), strict=True):
+        for own, new in zip(lora.own(teacher).values(), lora.own(model).values(), strict=True):
             own.lerp_(new, self.rate)
 
     def __call__(self, batch: Batch, score: Score) -> dict[str, Tensor]:
