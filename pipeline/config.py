@@ -60,7 +60,7 @@ class WarmStart(Section):
 
 
 class Lora(Section):
-    """The adapter that is trained and travels where `policy` is lora; no dropout: its log-probs are those of sampling."""
+    """The adapter that is trained and travels where `policy` is lora. No dropout: log-probs are those of sampling."""
 
     rank: int = knob(16, IDENTITY, "Rank of the update of a layer.", ge=1)
     alpha: float = knob(32.0, IDENTITY, "The update is scaled by alpha / rank.", gt=0)

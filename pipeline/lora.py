@@ -68,7 +68,7 @@ def travelling(parameter: str) -> str:
 
 
 def description(adapter: Adapter, names: Iterable[str], base: str = "") -> dict[str, Any]:
-    """What PEFT's `adapter_config.json` says. `names`: of the tensors as they travel; `base`: the model they are for."""
+    """What PEFT's `adapter_config.json` says. `names`: of the tensors as they travel; `base`: the model below."""
     ends = {name.rpartition(".lora_")[0].rpartition(".")[2] for name in names}
     return {
         "peft_type": "LORA",

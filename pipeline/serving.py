@@ -114,28 +114,29 @@ Refused, at start and in one sentence, because:
 
 Without a GPU `generation.quantization: fp8` is refused when the engine starts: {no_gpu}.
 
-`tested` is `tests/services/generation/test_matrix.py`: a version is published as an anchor, the next as a delta, both go
-over a log, and what the engine then holds (or, where it cannot be looked at, the log-probs that it reports) is compared
-with the learner's weights cast to that type. With fp8 every update is a dense reload from the reader's own copy of the
-policy, which the deltas keep whole: a quantised layer's scale depends on all of its weights.
+`tested` is `tests/services/generation/test_matrix.py`: a version is published as an anchor, the next as a delta, both
+go over a log, and what the engine then holds (with vLLM: the log-probs that it reports) is compared with the learner's
+weights cast to that type. `with a GPU` is the same test, which is skipped where there is none. With fp8 every update is
+a dense reload from the reader's own copy of the policy, which the deltas keep whole: the scale of a quantised layer
+depends on all of its weights.
 
 ## An adapter instead of every weight
 
 `model.policy: lora` trains a LoRA adapter (PEFT's) and nothing else. Only its tensors travel, under the names of PEFT's
-own files; workers have the model as it was from `base`. It is served beside the base and never merged into it: rounding
-the sum to 16 bits would lose updates that are smaller than 1/256 of a weight, and undoing the last version exactly would
-take a second copy of the base. The reference policy of a recipe that has one is the base with the adapter off.
+own files; workers have the model as it was from `base`. It is served beside the base and never merged into it:
+rounding the sum to 16 bits would lose updates that are smaller than 1/256 of a weight, and undoing the last version
+exactly would take a second copy of the base. The reference policy of a recipe is the base with the adapter off.
 
 At the end `RUN/model` is the merged model in float32, which loads with plain `AutoModelForCausalLM`, and
-`RUN/model/adapter` the adapter, which PEFT and vLLM load. `sluice weights export RUN VERSION DIR` writes the same of a
-version. With vLLM the adapter is replaced in place under the same id, so that rollouts in flight go on with the new one.
+`RUN/model/adapter` the adapter, which PEFT and vLLM load. `sluice weights export RUN VERSION DIR` writes the same of
+a version. With vLLM the adapter is replaced in place under the same id: rollouts in flight go on with the new one.
 """
 
 
 def _said(cell: Cell, reasons: list[str]) -> str:
     if cell.refused:
         return f"refused ({reasons.index(cell.refused) + 1})"
-    return "tested on a GPU" if cell.gpu else "tested"
+    return "with a GPU" if cell.gpu else "tested"
 
 
 def _cell(engine: str, form: str, dtype: str) -> Cell:

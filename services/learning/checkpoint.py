@@ -80,7 +80,9 @@ def digest(folder: Path) -> bytes:
     whole = hashlib.sha256()
     for path in sorted(one for one in folder.rglob("*") if one.is_file()):
         with path.open("rb") as file:
-            whole.update(f"{path.relative_to(folder).as_posix()}\n".encode() + hashlib.file_digest(file, "sha256").digest())
+            whole.update(
+                f"{path.relative_to(folder).as_posix()}\n".encode() + hashlib.file_digest(file, "sha256").digest()
+            )
     return whole.digest()
 
 

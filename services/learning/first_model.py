@@ -51,8 +51,8 @@ def prepare(directory: RunDir, cold: bool = False) -> None:
     run = directory.run()
     if cold and run.model.policy == "lora" and run.model.warm_start is not None:
         raise UserError(
-            "model.policy is 'lora' and model.warm_start is set: only the adapter travels, and the model it is trained on "
-            "is made on the learner's machine alone; accepted: model.policy full, or the warm model's folder as source"
+            "model.policy is 'lora' and model.warm_start is set: only the adapter travels, and the model below it is "
+            "warmed up on the learner's machine alone; accepted: model.policy full, or the warm model as model.source"
         )
     prompts = [] if cold else prompts_of(run)
     source = _source(run, prompts, cold)

@@ -1,7 +1,7 @@
 """An adapter merged into its base: python -m services.learning.merge BASE ADAPTER FOLDER
 
-BASE and FOLDER are Hugging Face folders, ADAPTER is what PEFT writes. In float32: rounding the sum to 16 bits would lose
-updates that are smaller than 1/256 of a weight.
+BASE and FOLDER are Hugging Face folders, ADAPTER is what PEFT writes. In float32: rounding the sum to 16 bits would
+lose updates that are smaller than 1/256 of a weight.
 """
 
 from __future__ import annotations

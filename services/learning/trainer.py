@@ -43,7 +43,8 @@ class Trainer:
     """A model under a recipe. `max_tokens`: the most tokens a rollout may sample.
 
     `reference`: the reference policy where the recipe needs one; by default a copy of the model as it is now, and of a
-    model with an adapter the model without it. `heads` are trained with the model and kept in its checkpoints; `copies` are frozen models that signal parts score with.
+    model with an adapter the model without it. `heads` are trained with the model and kept in its checkpoints; `copies`
+    are frozen models that signal parts score with.
     """
 
     def __init__(

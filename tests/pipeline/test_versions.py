@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from pipeline import cli, config, records, topics
 from pipeline.rundir import RunDir
+from services.learning import lora
 from services.learning.publish import Plan, Publisher
 from sluice.v1 import control_pb2
 
@@ -19,23 +20,34 @@ from sluice.v1 import control_pb2
 def announced(tmp_path_factory):
     """A run directory with four versions of a tiny tied model in bfloat16, the third an anchor too; and these."""
     path = tmp_path_factory.mktemp("weights") / "run"
-    directory = RunDir.make(path, config.Run(run="weighed"))
-    log, names = directory.open_log(), directory.names()
-    topics.create(log, names, local=True)
+    model = made()
+    versions = {}
+    for step in range(1, 5):
+        with torch.no_grad():
+            model.model.embed_tokens.weight[step] += 1
+        versions[step] = {name: parameter.detach().to(torch.bfloat16) for name, parameter in model.named_parameters()}
+    announce(RunDir.make(path, config.Run(run="weighed")), versions)
+    return path, versions
+
+
+def made() -> Qwen2ForCausalLM:
+    """One layer, tied."""
     torch.manual_seed(0)
     shape = Qwen2Config(
         vocab_size=60, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, tie_word_embeddings=True,
     )  # fmt: skip
-    model = Qwen2ForCausalLM(shape)
-    model.save_pretrained(directory.folder("base"))
+    return Qwen2ForCausalLM(shape)
+
+
+def announce(directory: RunDir, versions) -> None:
+    """Put these versions of a policy on the run's log; a worker has the third."""
+    log, names = directory.open_log(), directory.names()
+    topics.create(log, names, local=True)
+    made().save_pretrained(directory.folder("base"))
     writer = log.writer("test")
     publisher = Publisher(names.topic("weights"), "main", Plan(anchor_every=2))
-    versions = {}
-    for step in range(1, 5):
-        with torch.no_grad():
-            model.model.embed_tokens.weight[step] += 1
-        cast = {name: parameter.detach().to(torch.bfloat16) for name, parameter in model.named_parameters()}
+    for step, cast in versions.items():
         publication = publisher.begin(1)
         transactions = publication.write(cast.items())
         sends = next(transactions)
@@ -47,14 +59,12 @@ def announced(tmp_path_factory):
         with writer.transaction() as transaction:
             transaction.sends.append(records.encode(names.topic("weights-manifest"), "main", manifest))
         publisher.announced(manifest)
-        versions[step] = cast
     status = control_pb2.WorkerStatus(worker_id="generation-0", service="generation", version=3)
     status.gauges["applied_at"] = 1000.0
     with writer.transaction() as transaction:
         transaction.sends.append(records.encode(names.topic("workers"), "generation-0", status))
     writer.close()
     log.close()
-    return path, versions
 
 
 def following(transactions, written):
@@ -91,6 +101,30 @@ def test_a_version_is_exported_as_a_folder_that_loads(announced, tmp_path, versi
     assert {name: tensor.dtype for name, tensor in loaded.named_parameters()} == dict.fromkeys(wanted, torch.bfloat16)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in loaded.named_parameters())
     assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
+
+
+@pytest.mark.long
+def test_a_version_of_a_lora_run_is_exported_merged_and_with_its_adapter(tmp_path):
+    from peft import PeftModel
+
+    knobs = config.parse({"run": "weighed", "model": {"policy": "lora", "lora": {"rank": 2, "alpha": 6}}})
+    model = lora.adapted(made(), config.adapter(knobs))
+    for parameter in lora.own(model).values():
+        torch.nn.init.normal_(parameter, std=0.3)
+    directory = RunDir.make(tmp_path / "run", knobs)
+    announce(directory, {1: {name: tensor.detach().bfloat16() for name, tensor in lora.travelling(model).items()}})
+    assert cli.main(["weights", "export", str(tmp_path / "run"), "1", str(tmp_path / "out")]) == 0
+    for parameter in lora.own(model).values():
+        parameter.data = parameter.data.bfloat16().float()
+    text = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        wanted = model.eval()(text).logits.log_softmax(-1)
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+        base = AutoModelForCausalLM.from_pretrained(directory.folder("base"))
+        beside = PeftModel.from_pretrained(base, tmp_path / "out" / "adapter").eval()
+        torch.testing.assert_close(merged(text).logits.log_softmax(-1), wanted, atol=1e-5, rtol=0)
+        torch.testing.assert_close(beside(text).logits.log_softmax(-1), wanted, atol=1e-5, rtol=0)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_every_version_is_verified_in_every_way_that_leads_to_it(announced, capsys):

@@ -118,10 +118,10 @@ class Engine(Protocol):
     ) -> float:
         """Sample with these weights from the next step on. Returns the seconds for which generation stood still.
 
-        `tensors`: the whole policy; with an adapter that is its tensors. `changed`: what in it may differ from the version that is applied, as flat int64
-        positions by name (None: all of that tensor; a name that is left out: nothing). Without it everything may.
-        `given`: where the engine may put, by name, memory of its own in exchange for a tensor's, which it keeps: it
-        holds what was applied before. Without it every tensor stays the caller's.
+        `tensors`: the whole policy; with an adapter that is its tensors. `changed`: what in it may differ from the
+        version that is applied, as flat int64 positions by name (None: all of that tensor; a name that is left out:
+        nothing). Without it everything may. `given`: where the engine may put, by name, memory of its own in exchange
+        for a tensor's, which it keeps: it holds what was applied before. Without it every tensor stays the caller's.
         Raises `UserError`, with the differences, for a policy of another shape. Raises `EngineDied`.
         """
         ...

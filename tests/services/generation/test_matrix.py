@@ -1,4 +1,4 @@
-"""The table of `pipeline/serving.py`, cell by cell: what it does not refuse is published, read, applied and compared."""
+"""The table of `pipeline/serving.py`, cell by cell: what it does not refuse is published, read, applied, compared."""
 
 from __future__ import annotations
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 
+from pipeline import config
 from pipeline import lora as names
 from pipeline.errors import UserError
 from pipeline.lora import Adapter
 from pipeline.recipe import load_recipe
-from services.learning import checkpoint, lora, merge
+from pipeline.rundir import RunDir
+from services.learning import checkpoint, first_model, lora, merge
 from services.learning import model as policy
 from services.learning.export import export
 from services.learning.model import Compute
@@ -162,3 +164,24 @@ def test_targets_choose_layers_and_an_unknown_one_is_refused_with_those_that_the
     for wrong in ("query", "lm_head", "proj"):
         with pytest.raises(UserError, match=f"model.lora.targets: a layer is '{wrong}'; {accepted}"):
             adapted(Adapter(targets=("q_proj", wrong)))
+
+
+def made(tmp_path, capsys, **model) -> str:
+    """What making `base` for such a run says: exit code 2 and one sentence."""
+    tiny_model(dtype=torch.float32).save_pretrained(tmp_path / "model")
+    capsys.readouterr()
+    source = {} if "warm_start" in model else {"source": str(tmp_path / "model")}
+    run = config.parse({"model": {"policy": "lora", **source, **model}})
+    assert first_model.main(str(RunDir.make(tmp_path / "run", run).path), "--cold") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("sluice: ") and said.count("\n") == 1 and "accepted: " in said
+    return said
+
+
+def test_an_unknown_target_is_refused_before_anything_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(first_model, "refuse_long", lambda *_: None)  # this model has no tokenizer
+    assert "a layer is 'query'; accepted: all-linear" in made(tmp_path, capsys, lora={"targets": ["query"]})
+
+
+def test_a_worker_elsewhere_never_puts_an_adapter_on_a_model_that_was_warmed_up_on_another_machine(tmp_path, capsys):
+    assert "only the adapter travels" in made(tmp_path, capsys, warm_start={"steps": 1})
