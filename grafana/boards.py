@@ -119,6 +119,13 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 ),
             ),
             one(
+                "Engines",
+                "Replicas of a worker that live.",
+                "short",
+                gauge("sluice_generation_replicas", "instance"),
+                "{{instance}}",
+            ),
+            one(
                 "Key-value cache",
                 "Share in use.",
                 "percentunit",

@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from pipeline import lora, parts, partspec, serving
 from pipeline.errors import UserError
@@ -106,7 +115,9 @@ class Generation(Section):
 
     engine: Literal["transformers", "vllm"] = knob("transformers", RESTART, "Which engine.")
     workers: int = knob(1, LIVE, "Processes that `sluice run` starts.", ge=0)
-    slots: int = knob(128, RESTART, "Sequences that one worker samples at a time.", ge=1)
+    replicas: int = knob(1, RESTART, "Engines in one worker, each with its own copy of the model.", ge=1)
+    tensor_parallel: int = knob(1, RESTART, "GPUs that one engine spreads its model over; vllm only.", ge=1)
+    slots: int = knob(128, RESTART, "Sequences that one engine samples at a time.", ge=1)
     temperature: float = knob(1.0, RESTART, "Of training rollouts, > 0.", gt=0)
     max_tokens: int = knob(128, RESTART, "Longest answer, tokens.", ge=1)
     stop: list[str] = knob([], RESTART, "Strings that end an answer.")
@@ -121,6 +132,13 @@ class Generation(Section):
     )
     request_deadline_s: float = knob(600.0, RESTART, "A request not begun by then expires, seconds.", gt=0)
     engine_args: dict[str, Any] = knob({}, RESTART, "Passed to the engine as they are.")
+
+    @field_validator("tensor_parallel")
+    @classmethod
+    def _of_vllm(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("engine") == "transformers":
+            raise PydanticCustomError("engine", "1 with engine: transformers, any number with engine: vllm")
+        return value
 
 
 class SecondLook(Section):

@@ -167,6 +167,7 @@ class GenerationHandler:
         return {
             "running": float(engine.running()),
             "capacity": float(engine.capacity()),
+            "replicas": float(engine.replicas),
             "version": float(engine.version),
             "admitted": self.admission.limit,
             "kv_used": engine.kv_use(),

@@ -40,6 +40,8 @@ class GenerationService:
             device=run.model.device,
             dtype=run.generation.dtype,
             threads=run.generation.threads,
+            replicas=run.generation.replicas,
+            tensor_parallel=run.generation.tensor_parallel,
             extra=run.generation.engine_args,
             adapter=adapter(run),
             quantization=run.generation.quantization,
@@ -83,6 +85,7 @@ class GenerationService:
         status.gauges["backlog"] = backlog
         self.context.meter.set("sluice_stage_backlog", backlog, topic="requests")
         self.context.meter.set("sluice_generation_running", self.engine.running())
+        self.context.meter.set("sluice_generation_replicas", self.engine.replicas)
         self._work(status)
 
     def close(self) -> None:

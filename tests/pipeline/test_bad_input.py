@@ -42,6 +42,7 @@ def run(tmp_path: Path, *sets: str, file: Path = SMALL):
         ("max_lag=-1", ("max_lag", "-1", "0")),
         ("log=redis://x", ("redis://x", "kafka://")),
         ("generation.engine=sglang", ("sglang", "vllm")),
+        ("generation.tensor_parallel=2", ("is 2", "1 with engine: transformers")),
         ('data.sources=[{"kind": "reasoning_gym", "name": "spell_forward"}]', ("spell_forward", "spell_backward")),
         ('data.sources=[{"kind": "csv"}]', ("csv", "jsonl")),
         ("data.held_out=5000", ("5000", "held_out")),

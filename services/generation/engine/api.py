@@ -71,7 +71,9 @@ class EngineOptions:
 
     `slots`: rollouts sampled at the same time. `max_len`: context plus sampled tokens; 0 means as the model says.
     `kv`: "keep" or "recompute". `device`: "auto", "cpu", "cuda". `dtype`: "auto" (bfloat16 on a GPU, float32 on a CPU),
-    "float32", "bfloat16", "float16". `threads`: torch's CPU threads, 0 leaves them. `extra`: the engine's own settings.
+    "float32", "bfloat16", "float16". `threads`: torch's CPU threads, 0 leaves them. `replicas`: engines of this kind
+    side by side, each with its own slots. `tensor_parallel`: devices that one engine spreads its model over. `extra`: the
+    engine's own settings.
     `adapter`: the LoRA adapter that the policy consists of, beside the model; None: the policy is the whole model.
     `quantization`: "none" or "fp8", of the weights as they are applied (see `pipeline/serving.py`).
     """
@@ -82,6 +84,8 @@ class EngineOptions:
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
+    replicas: int = 1
+    tensor_parallel: int = 1
     extra: Mapping[str, object] = field(default_factory=dict)
     adapter: Adapter | None = None
     quantization: str = "none"
@@ -96,6 +100,11 @@ class Engine(Protocol):
     """Version of the weights that are applied; 0 before the first."""
     max_len: int
     """Most tokens of context and answer together."""
+
+    @property
+    def replicas(self) -> int:
+        """Engines that it stands for and that live."""
+        ...
 
     def submit(self, job: Job) -> None:
         """Take a job; it waits until a slot is free."""

@@ -43,9 +43,14 @@ WORTH_A_PREFILL = 0.5
 class TransformersEngine:
     """See `engine.api.Engine`. `model` is a Hugging Face id or a folder, or a model with its tokenizer."""
 
+    replicas = 1
+
     def __init__(self, model: str | torch.nn.Module, options: EngineOptions, tokenizer: Any = None) -> None:
         if options.kv not in KV_POLICIES:
             raise UserError.choice("kv", options.kv, KV_POLICIES)
+        if options.tensor_parallel > 1:
+            accepted = "accepted: 1, or engine: vllm"
+            raise UserError(f"tensor_parallel is {options.tensor_parallel} with engine transformers; {accepted}")
         if options.threads:
             torch.set_num_threads(options.threads)
         self.tokenizer = tokenizer or loading.load_tokenizer(str(model))

@@ -85,6 +85,8 @@ class _Gauge:
 class VllmEngine:
     """See `engine.api.Engine`. `model` is a Hugging Face id or a folder."""
 
+    replicas = 1
+
     def __init__(self, model: str, options: EngineOptions) -> None:
         if options.kv not in KV_POLICIES:
             raise UserError.choice("kv", options.kv, KV_POLICIES)
@@ -351,6 +353,7 @@ def _arguments(model: str, options: EngineOptions) -> dict[str, Any]:
         "dtype": str(loading.dtype_of(options)).removeprefix("torch."),
         "max_model_len": options.max_len or None,
         "max_num_seqs": options.slots,
+        "tensor_parallel_size": options.tensor_parallel,
         "seed": 0,
         "logprobs_mode": "processed_logprobs",
         "generation_config": "vllm",
