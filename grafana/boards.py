@@ -139,6 +139,15 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 rate("sluice_generation_handed_back_total", "reason"),
                 "{{reason}}",
             ),
+            Panel(
+                "Guided and pruned",
+                "Rollouts a second: with guidance in their context, by its kind; ended early.",
+                "short",
+                (
+                    (rate("sluice_generation_guided_total", "kind"), "{{kind}}"),
+                    (rate("sluice_generation_pruned_total"), "pruned"),
+                ),
+            ),
             Panel("Length", "Tokens of a rollout.", "short", quantiles("sluice_generation_response_tokens")),
             VERSIONS,
             APPLY,

@@ -131,6 +131,9 @@ class Generation(Section):
         0.95, RESTART, "Share of the engine's KV cache above which fewer sequences are admitted; 1: never.", gt=0, le=1
     )
     request_deadline_s: float = knob(600.0, RESTART, "A request not begun by then expires, seconds.", gt=0)
+    guidance: list[dict[str, Any]] = knob(
+        [], RESTART, "Parts of generation.guidance: [{name: arrol, ...}]; hints, pruning, temperatures. Empty: none."
+    )
     engine_args: dict[str, Any] = knob({}, RESTART, "Passed to the engine as they are.")
 
     @field_validator("tensor_parallel")

@@ -57,7 +57,7 @@ def _recipes() -> Iterator[str]:
 
 
 def _parts() -> Iterator[str]:
-    for room in (*partspec.rooms("difficulty"), *partspec.rooms("learning")):
+    for room in (*partspec.rooms("difficulty"), "generation.guidance", *partspec.rooms("learning")):
         names = partspec.names(room)
         if names:
             yield f"## {room}\n"

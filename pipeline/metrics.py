@@ -62,6 +62,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_generation_rollouts_total", COUNTER, "rollouts", "Rollouts ended, by how.", ("ending",)),
     Metric("sluice_generation_tokens_total", COUNTER, "tokens", "Tokens sampled."),
     Metric("sluice_generation_running", GAUGE, "sequences", "Sequences in the engine."),
+    Metric("sluice_generation_pruned_total", COUNTER, "rollouts", "Rollouts ended early, so that the others balance."),
+    Metric("sluice_generation_guided_total", COUNTER, "injections", "Rollouts with guidance, by its kind.", ("kind",)),
     Metric("sluice_generation_replicas", GAUGE, "engines", "Engines of a worker that live."),
     Metric("sluice_generation_admitted", GAUGE, "sequences", "Sequences that may be in the engine, by its cache."),
     Metric("sluice_generation_kv_used_ratio", GAUGE, "ratio", "Share of the key-value cache in use."),

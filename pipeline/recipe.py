@@ -163,12 +163,25 @@ def compose(run: Run) -> Recipe:
         knobs = found.optimizer.knobs | {"lr": run.learning.lr}
         changes["optimizer"] = Part(name=found.optimizer.name, knobs=knobs)
     found = load_recipe(found.model_copy(update=changes).model_dump())
+    _guidance(run)
     if found.off_policy.mode == "on_policy_only" and run.max_lag > 0:
         raise UserError(
             f"max_lag is {run.max_lag} and recipe {found.name!r} is on-policy only ({found.off_policy.source}); "
             "accepted: max_lag 0, or another recipe"
         )
     return found
+
+
+def _guidance(run: Run) -> None:
+    """Refuse guidance that does not exist or whose knobs do not fit."""
+    for chosen in run.generation.guidance:
+        part = Part.model_validate(chosen) if chosen.get("name") else None
+        if part is None:
+            raise UserError(f"generation.guidance has {chosen!r}; accepted: {{name: a part, its knobs}}")
+        spec = partspec.read("generation.guidance", part.name)
+        refusal = spec.refuse(part.knobs) if spec else None
+        if refusal:
+            raise UserError(f"run file: {refusal}")
 
 
 def methods() -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ REMEMBERED = 100_000
 QUEUED_SHARE = 0.25
 """Rollouts that may wait in front of the engine, as a share of its slots: enough to refill it without a pause."""
 ENDING_ROOM = 500
+KINDS = {kind: kind for kind in ("hint", "exemplar", "prefix", "experience")}
 COUNTED = ("rollouts", "tokens", "requests", "handed_back")
 QUIET_TURNS = 3
 """Turns of the stage without a request, while the run ends, after which the worker calls itself drained."""
@@ -265,6 +266,10 @@ class GenerationHandler:
             self.counts["tokens"] += tokens
         ending = rollout_pb2.Ending.Name(made.ending).removeprefix("ENDING_").lower()
         self.meter.add("sluice_generation_rollouts_total", ending=ending)
+        if made.reason == policy.PRUNED:
+            self.meter.add("sluice_generation_pruned_total")
+        for injection in [one for call in made.calls[:1] for one in call.injections]:
+            self.meter.add("sluice_generation_guided_total", kind=KINDS.get(injection.guidance.kind, "other"))
         self.meter.add("sluice_generation_tokens_total", tokens)
         self.meter.observe("sluice_generation_response_tokens", tokens, of=made.key.request_id)
 

@@ -13,6 +13,7 @@ DEADLINE = "deadline"
 DRAINED = "drained"
 POISON = "poison"
 ENGINE_DIED = "engine_died"
+PRUNED = "pruned"
 
 HANDED_BACK_AFTER_S = 5.0
 """How long a request waits for weights that it was issued after, or for room; the usual wait is that of one update."""

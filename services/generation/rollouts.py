@@ -36,15 +36,28 @@ def rollout(
         call = made.calls.add(context_tokens=context.tokens, tokens=said.tokens, logprobs=said.logprobs)
         call.ending, call.text = said.ending, said.text
         call.injections.extend(context.injections)
-        for first, version in said.spans:
-            call.spans.add(
-                first_token=first,
-                policy_id=maker.policy_id,
-                version=version,
-                temperature=request.sampling.temperature,
-            )
+        for first, version, temperature in spans(said, request.sampling.temperature):
+            call.spans.add(first_token=first, policy_id=maker.policy_id, version=version, temperature=temperature)
     made.timings.queued_s, made.timings.generated_s = said.queued_s, said.generated_s
     return _sealed(made, now_ms)
+
+
+def spans(said: Completion, asked: float) -> list[tuple[int, int, float]]:
+    """(first token, version, temperature) of every run of tokens that agree in both. `asked`: what the request says.
+
+    >>> spans(Completion("a", [5, 6, 7], [], [(0, 1), (2, 2)], 1, temperatures=[1.0, 0.5, 0.5]), 1.0)
+    [(0, 1, 1.0), (1, 1, 0.5), (2, 2, 0.5)]
+    """
+    if not said.temperatures:
+        return [(first, version, asked) for first, version in said.spans]
+    heat = said.temperatures
+    starts = {first for first, _ in said.spans} | {i for i in range(1, len(heat)) if heat[i] != heat[i - 1]}
+    versions = dict(said.spans)
+    found, version = [], 0
+    for first in sorted(start for start in starts if start < len(heat)):
+        version = versions.get(first, version)
+        found.append((first, version, heat[first]))
+    return found
 
 
 def terminal(

@@ -7,7 +7,7 @@ import grpc
 from pipeline.config import adapter, weights_store
 from pipeline.serve import Context
 from pipeline.ways import run_concurrent
-from services.generation import rollouts
+from services.generation import guides, rollouts
 from services.generation.desk import Desk
 from services.generation.door import Door
 from services.generation.engine.api import EngineOptions
@@ -33,6 +33,7 @@ class GenerationService:
         self.context = context
         run = context.run
         model = str(context.dir.folder("base").resolve())
+        guidance = guides.build(run.generation.guidance)
         options = EngineOptions(
             slots=run.generation.slots,
             max_len=run.model.context,
@@ -42,6 +43,7 @@ class GenerationService:
             threads=run.generation.threads,
             replicas=run.generation.replicas,
             tensor_parallel=run.generation.tensor_parallel,
+            heats=guidance.heats,
             extra=run.generation.engine_args,
             adapter=adapter(run),
             quantization=run.generation.quantization,
@@ -49,7 +51,7 @@ class GenerationService:
         self.engine = open_engine(run.generation.engine, model, options)
         self.versions = Versions(self.engine, run.max_lag)
         maker = rollouts.Maker(context.worker_id, self.engine.name, run.generation.kv)
-        self.desk = Desk(self.engine, Prompter(load_tokenizer(model), self.engine.max_len), maker)
+        self.desk = Desk(self.engine, Prompter(load_tokenizer(model), self.engine.max_len), maker, guidance)
         self.handler = GenerationHandler(
             self.desk, self.versions, context.life, context.meter, kv_high=run.generation.kv_high
         )

@@ -21,6 +21,8 @@ from sluice.v1 import prompt_pb2, rollout_pb2
 if TYPE_CHECKING:
     import torch
 
+    from services.generation.guidance import Heats
+
 KV_POLICIES = ("keep", "recompute")
 """What happens to the cached context of running rows at a weight update."""
 
@@ -35,6 +37,7 @@ class Job:
 
     `id` is unique among jobs not yet finished. `tokens`: context, token ids. `seed` fixes the draws, whatever else is
     in the batch. `deadline_ms`: milliseconds since the Unix epoch, 0 for none. `train`: sampled for training.
+    `look_at`: sampled tokens after which its beginning is shown (`Engine.partials`), 0 for never.
     """
 
     id: str
@@ -43,6 +46,16 @@ class Job:
     seed: int
     deadline_ms: int = 0
     train: bool = True
+    look_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The beginning of a job that goes on: its tokens so far, and their log-probs."""
+
+    id: str
+    tokens: list[int]
+    logprobs: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,8 @@ class Completion:
 
     `logprobs`: natural log, of the distribution each token was drawn from (temperature applied; of the distribution at
     temperature 1 for greedy draws). `spans`: (first token, version), the first begins at 0; empty without tokens.
-    `text` has no stop string. `queued_s`: from submit to the first token; `generated_s`: from there to the last.
+    `temperatures`: what each token was drawn at, empty where that is what was asked for. `text` has no stop string.
+    `queued_s`: from submit to the first token; `generated_s`: from there to the last.
     """
 
     id: str
@@ -63,6 +77,7 @@ class Completion:
     reason: str = ""
     queued_s: float = 0.0
     generated_s: float = 0.0
+    temperatures: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +87,8 @@ class EngineOptions:
     `slots`: rollouts sampled at the same time. `max_len`: context plus sampled tokens; 0 means as the model says.
     `kv`: "keep" or "recompute". `device`: "auto", "cpu", "cuda". `dtype`: "auto" (bfloat16 on a GPU, float32 on a CPU),
     "float32", "bfloat16", "float16". `threads`: torch's CPU threads, 0 leaves them. `replicas`: engines of this kind
-    side by side, each with its own slots. `tensor_parallel`: devices that one engine spreads its model over. `extra`: the
-    engine's own settings.
+    side by side, each with its own slots. `tensor_parallel`: devices that one engine spreads its model over. `heats`:
+    sets the temperatures of training rollouts token by token. `extra`: the engine's own settings.
     `adapter`: the LoRA adapter that the policy consists of, beside the model; None: the policy is the whole model.
     `quantization`: "none" or "fp8", of the weights as they are applied (see `pipeline/serving.py`).
     """
@@ -86,6 +101,7 @@ class EngineOptions:
     threads: int = 0
     replicas: int = 1
     tensor_parallel: int = 1
+    heats: Heats | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
     adapter: Adapter | None = None
     quantization: str = "none"
@@ -110,8 +126,12 @@ class Engine(Protocol):
         """Take a job; it waits until a slot is free."""
         ...
 
-    def abort(self, ids: Collection[str]) -> None:
-        """End these jobs soon, with what they have (ABORTED). Unknown ids are ignored."""
+    def abort(self, ids: Collection[str], reason: str = "aborted") -> None:
+        """End these jobs soon, with what they have (ABORTED, for that reason). Unknown ids are ignored."""
+        ...
+
+    def partials(self) -> list[Partial]:
+        """Beginnings that jobs asked to be shown, since the last call; does not wait."""
         ...
 
     def finished(self, timeout: float) -> list[Completion]:

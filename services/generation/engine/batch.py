@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.generation.engine.api import Job
+from services.generation.engine.api import Job, Partial
 from services.generation.engine.sampler import mix
 from services.generation.engine.stops import StopScan
 from sluice.v1 import rollout_pb2
@@ -40,12 +40,16 @@ class Ended:
     ending: rollout_pb2.Ending
     ended_s: float
     reason: str = ""
+    temperatures: list[float] = field(default_factory=list)
 
 
 class Batch:
-    """Rows 0 .. n-1 and what is known of each. `n` counts holes until `compact`."""
+    """Rows 0 .. n-1 and what is known of each. `n` counts holes until `compact`.
 
-    def __init__(self, slots: int, max_len: int, vocab: int, eos: Sequence[int]) -> None:
+    `heated`: the temperature of every token is kept, because it may not be the one asked for.
+    """
+
+    def __init__(self, slots: int, max_len: int, vocab: int, eos: Sequence[int], heated: bool = False) -> None:
         self.slots, self.max_len, self.n = slots, max_len, 0
         self.rows: list[Row | None] = [None] * slots
         self.holes: list[int] = []
@@ -53,6 +57,7 @@ class Batch:
         self.is_eos_V[list(eos)] = True
         self.tokens_ST = np.zeros((slots, max_len), dtype=np.int64)
         self.logprobs_ST = np.zeros((slots, max_len), dtype=np.float32)
+        self.heat_ST = np.zeros((slots, max_len), dtype=np.float32) if heated else None
         self.length_S = np.zeros(slots, dtype=np.int64)
         self.start_S = np.zeros(slots, dtype=np.int64)
         self.limit_S = np.zeros(slots, dtype=np.int64)
@@ -65,6 +70,8 @@ class Batch:
         self.deadline_S = np.zeros(slots, dtype=np.int64)
         self.special_S = np.zeros(slots, dtype=bool)
         self.scans_S = np.zeros(slots, dtype=bool)
+        self.trains_S = np.zeros(slots, dtype=bool)
+        self.look_S = np.zeros(slots, dtype=np.int64)
 
     @property
     def live(self) -> int:
@@ -100,9 +107,13 @@ class Batch:
         restricted = sampling.top_k > 0 or 0 < sampling.top_p < 1 or sampling.min_p > 0
         self.special_S[slot] = restricted or sampling.min_tokens > 0
         self.scans_S[slot] = row.stops is not None
+        self.trains_S[slot] = job.train
+        self.look_S[slot] = context + job.look_at if job.look_at else 0
         return slot
 
-    def record(self, token_N: np.ndarray, logprob_N: np.ndarray, now_s: float) -> dict[int, rollout_pb2.Ending]:
+    def record(
+        self, token_N: np.ndarray, logprob_N: np.ndarray, temperature_N: np.ndarray, now_s: float
+    ) -> dict[int, rollout_pb2.Ending]:
         """Append one token to every row; returns the slots that thereby ended, and how. There must be no holes."""
         n = self.n
         every_N, length_N = np.arange(n), self.length_S[:n]
@@ -111,6 +122,8 @@ class Batch:
             self._row(slot).first_s = now_s
         self.tokens_ST[every_N, length_N] = token_N
         self.logprobs_ST[every_N, length_N] = logprob_N
+        if self.heat_ST is not None:
+            self.heat_ST[every_N, length_N] = temperature_N
         self.length_S[:n] += 1
         stop_N = self.is_eos_V[token_N]
         for slot in np.flatnonzero(self.scans_S[:n] & ~stop_N):
@@ -120,6 +133,12 @@ class Batch:
             int(slot): rollout_pb2.ENDING_STOP if stop_N[slot] else rollout_pb2.ENDING_LENGTH
             for slot in np.flatnonzero(stop_N | full_N)
         }
+
+    def shown(self) -> list[Partial]:
+        """Beginnings of the rows that have just come to where they are looked at."""
+        n = self.n
+        slots = np.flatnonzero(self.look_S[:n] == self.length_S[:n])
+        return [Partial(self._row(slot).job.id, *self._said(slot)) for slot in slots if self.rows[slot] is not None]
 
     def late(self, now_ms: int) -> list[int]:
         """Slots whose deadline has passed."""
@@ -131,10 +150,11 @@ class Batch:
         start, length = self.start_S[slot], self.length_S[slot]
         self.rows[slot] = None
         self.holes.append(slot)
-        tokens = self.tokens_ST[slot, start:length].tolist()
+        tokens, logprobs = self._said(slot)
         if not tokens:
             row.spans = []
-        return Ended(row, tokens, self.logprobs_ST[slot, start:length].tolist(), ending, ended_s, reason)
+        heat = [] if self.heat_ST is None else self.heat_ST[slot, start:length].tolist()
+        return Ended(row, tokens, logprobs, ending, ended_s, reason, heat)
 
     def stamp(self, version: int) -> None:
         """From the next token on, every row is sampled by `version`."""
@@ -167,6 +187,10 @@ class Batch:
         assert row is not None
         return row
 
+    def _said(self, slot: int) -> tuple[list[int], list[float]]:
+        start, length = self.start_S[slot], self.length_S[slot]
+        return self.tokens_ST[slot, start:length].tolist(), self.logprobs_ST[slot, start:length].tolist()
+
     def _scan(self, slot: int, token: int) -> bool:
         scan = self._row(slot).stops
         assert scan is not None
@@ -177,6 +201,8 @@ class Batch:
         width = int(self.length_S[sources].max())
         self.tokens_ST[targets, :width] = self.tokens_ST[sources, :width]
         self.logprobs_ST[targets, :width] = self.logprobs_ST[sources, :width]
+        if self.heat_ST is not None:
+            self.heat_ST[targets, :width] = self.heat_ST[sources, :width]
         for array in (
             self.length_S,
             self.start_S,
@@ -190,6 +216,8 @@ class Batch:
             self.deadline_S,
             self.special_S,
             self.scans_S,
+            self.trains_S,
+            self.look_S,
         ):
             array[targets] = array[sources]
         for source, target in zip(sources, targets, strict=True):

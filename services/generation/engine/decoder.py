@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from services.generation.engine import attention
 from services.generation.engine.batch import Batch
+from services.generation.engine.heat import Heat
 from services.generation.engine.sampler import draw, restrict, uniform
 from services.generation.engine.slots import SlotCache
 
@@ -30,8 +31,8 @@ ATTENTION = ("full_attention", "sliding_attention")
 class Decoder:
     """Drives one causal language model over the rows of a batch."""
 
-    def __init__(self, model: torch.nn.Module, batch: Batch) -> None:
-        self.model, self.batch = model, batch
+    def __init__(self, model: torch.nn.Module, batch: Batch, heat: Heat | None = None) -> None:
+        self.model, self.batch, self.heat = model, batch, heat
         config = model.config.get_text_config()
         self.device = next(model.parameters()).device
         self.additive_mask = config._attn_implementation in ("eager", attention.NAME)
@@ -56,18 +57,21 @@ class Decoder:
             part, ordered = ordered[-take:], ordered[:-take]
             self._prefill(part, [contexts[tokens] for tokens in part])
 
-    def step(self) -> tuple[np.ndarray, np.ndarray]:
-        """Draw one token for every row: (tokens, log-probs). There must be no holes."""
+    def step(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Draw one token for every row: (tokens, log-probs, temperatures). There must be no holes."""
         batch, n = self.batch, self.batch.n
         position_N = batch.length_S[:n] - 1
         logits_NV = self._forward(batch.tokens_ST[np.arange(n), position_N], position_N)
-        temperature_N = torch.from_numpy(batch.temperature_S[:n]).to(self.device)
+        drawn_at_N = batch.temperature_S[:n]
+        if self.heat is not None:
+            drawn_at_N = self.heat.temperatures(logits_NV, drawn_at_N, batch.trains_S[:n])
+        temperature_N = torch.from_numpy(drawn_at_N).to(self.device)
         index_N = batch.length_S[:n] - batch.start_S[:n]
         uniform_N = torch.from_numpy(uniform(batch.seed_S[:n], index_N)).to(self.device)
         if batch.special_S[:n].any():
             logits_NV = self._specials(logits_NV, temperature_N, index_N)
         token_N, logprob_N = draw(logits_NV, temperature_N, uniform_N)
-        return token_N.cpu().numpy(), logprob_N.cpu().numpy()
+        return token_N.cpu().numpy(), logprob_N.cpu().numpy(), drawn_at_N
 
     def compact(self) -> None:
         """Close the holes that ended rows left."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from services.generation.engine.api import Completion, Engine, EngineDied, Job
+from services.generation.engine.api import Completion, Engine, EngineDied, Job, Partial
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,7 @@ class Replicas:
                     del self._jobs[job.id]
                     self._bury(index, error)
 
-    def abort(self, ids: Collection[str]) -> None:
+    def abort(self, ids: Collection[str], reason: str = "aborted") -> None:
         """See `Engine`."""
         with self._lock:
             mine: dict[int, list[str]] = {}
@@ -72,7 +72,11 @@ class Replicas:
                 if one in self._jobs:
                     mine.setdefault(self._jobs[one][1], []).append(one)
             for index, some in mine.items():
-                self.engines[index].abort(some)
+                self.engines[index].abort(some, reason)
+
+    def partials(self) -> list[Partial]:
+        """See `Engine`."""
+        return [one for i in self._live() for one in self.engines[i].partials()]
 
     def finished(self, timeout: float) -> list[Completion]:
         """See `Engine`."""
@@ -93,8 +97,9 @@ class Replicas:
         version: int,
         tensors: Mapping[str, torch.Tensor],
         changed: Mapping[str, torch.Tensor | None] | None = None,
+        given: MutableMapping[str, torch.Tensor] | None = None,
     ) -> float:
-        """See `Engine`. Returns the longest stop of a replica."""
+        """See `Engine`. Returns the longest stop of a replica. Nothing is exchanged: each has memory of its own."""
         base, still_s = self.version, 0.0
         for index in self._live():
             engine = self.engines[index]

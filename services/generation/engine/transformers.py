@@ -16,7 +16,7 @@ import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -26,9 +26,10 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from services.generation.engine import loading, parameters
-from services.generation.engine.api import KV_POLICIES, Completion, EngineDied, EngineOptions, Job
+from services.generation.engine.api import KV_POLICIES, Completion, EngineDied, EngineOptions, Job, Partial
 from services.generation.engine.batch import Batch, Ended, Row
 from services.generation.engine.decoder import Decoder
+from services.generation.engine.heat import Heat
 from services.generation.engine.stops import StopScan
 from sluice.v1 import rollout_pb2
 
@@ -60,15 +61,18 @@ class TransformersEngine:
         self.version = 0
         self.max_len = loading.context_length(loaded, options)
         vocab = loaded.get_input_embeddings().weight.shape[0]
-        self._batch = Batch(options.slots, self.max_len, vocab, loading.eos_of(loaded, self.tokenizer))
-        self._decoder = Decoder(loaded, self._batch)
+        eos = loading.eos_of(loaded, self.tokenizer)
+        self._heat = Heat(options.heats) if options.heats else None
+        self._batch = Batch(options.slots, self.max_len, vocab, eos, heated=self._heat is not None)
+        self._decoder = Decoder(loaded, self._batch, self._heat)
         self._parameters = parameters.Parameters(loaded)
         self._scan_tokenizer = copy.deepcopy(self.tokenizer)
         self._lock = threading.Condition()
         self._waiting: deque[Row] = deque()
-        self._aborts: set[str] = set()
+        self._aborts: dict[str, str] = {}
         self._updates: deque[tuple[int, Plan, Future[float]]] = deque()
         self._outbox: deque[Ended] = deque()
+        self._partials: list[Partial] = []
         self._out = threading.Condition()
         self._error: BaseException | None = None
         self._closing = False
@@ -90,11 +94,17 @@ class TransformersEngine:
             self._running += 1
             self._lock.notify()
 
-    def abort(self, ids: Collection[str]) -> None:
+    def abort(self, ids: Collection[str], reason: str = "aborted") -> None:
         """See `Engine`."""
         with self._lock:
-            self._aborts.update(ids)
+            self._aborts.update(dict.fromkeys(ids, reason))
             self._lock.notify()
+
+    def partials(self) -> list[Partial]:
+        """See `Engine`."""
+        with self._out:
+            found, self._partials = self._partials, []
+        return found
 
     def finished(self, timeout: float) -> list[Completion]:
         """See `Engine`. Text is decoded here, on the caller's thread."""
@@ -185,43 +195,47 @@ class TransformersEngine:
                 if not (self._waiting or self._updates or self._aborts or self._closing):
                     self._lock.wait(IDLE_S)
             return
-        token_N, logprob_N = self._decoder.step()
+        drawn = self._decoder.step()
         now_s = time.monotonic()
-        endings = self._batch.record(token_N, logprob_N, now_s)
+        endings = self._batch.record(*drawn, now_s)
         self._emit([self._batch.remove(slot, ending, now_s) for slot, ending in endings.items()])
+        self._show(self._batch.shown())
         self._busy_s += time.perf_counter() - begin
 
     def _interrupts(self) -> None:
         """What came in from outside since the last step."""
         if self._aborts:
             with self._lock:
-                aborts, self._aborts = self._aborts, set()
-            self._end(lambda row: row.job.id in aborts, rollout_pb2.ENDING_ABORTED, "aborted")
+                aborts, self._aborts = self._aborts, {}
+            self._end(lambda row: aborts.get(row.job.id, ""), rollout_pb2.ENDING_ABORTED)
         now_s = time.monotonic()
         if now_s - self._swept_s > SWEEP_S:
             self._swept_s = now_s
             now_ms = int(time.time() * 1000)
-            self._end(lambda row: 0 < row.job.deadline_ms < now_ms, rollout_pb2.ENDING_EXPIRED, "deadline")
+            late = {False: "", True: "deadline"}
+            self._end(lambda row: late[0 < row.job.deadline_ms < now_ms], rollout_pb2.ENDING_EXPIRED)
         while self._updates:
             self._update(*self._updates[0])
             self._updates.popleft()
 
-    def _end(self, which: Any, ending: rollout_pb2.Ending, reason: str) -> None:
-        """End the rows, running or waiting, that `which` names."""
+    def _end(self, why: Callable[[Row], str], ending: rollout_pb2.Ending) -> None:
+        """End the rows, running or waiting, for which there is a reason."""
         now_s = time.monotonic()
-        slots = [slot for slot, row in enumerate(self._batch.rows[: self._batch.n]) if row is not None and which(row)]
-        ended = [self._batch.remove(slot, ending, now_s, reason) for slot in slots]
+        running = [(slot, why(row)) for slot, row in enumerate(self._batch.rows[: self._batch.n]) if row is not None]
+        ended = [self._batch.remove(slot, ending, now_s, reason) for slot, reason in running if reason]
         with self._lock:
-            leaving = [row for row in self._waiting if which(row)]
+            leaving = [(row, reason) for row in self._waiting if (reason := why(row))]
             if leaving:
-                self._waiting = deque(row for row in self._waiting if not which(row))
-        self._emit(ended + [Ended(row, [], [], ending, now_s, reason) for row in leaving])
+                self._waiting = deque(row for row in self._waiting if not why(row))
+        self._emit(ended + [Ended(row, [], [], ending, now_s, reason) for row, reason in leaving])
 
     def _update(self, version: int, plan: Plan, done: Future[float]) -> None:
         begin = time.perf_counter()
         parameters.write(plan)
         self.version = version
         self._batch.stamp(version)
+        if self._heat is not None:
+            self._heat.renew()
         if self.kv == "recompute":
             self._decoder.prefill([slot for slot, row in enumerate(self._batch.rows[: self._batch.n]) if row])
         done.set_result(time.perf_counter() - begin)
@@ -248,6 +262,12 @@ class TransformersEngine:
             self._outbox.extend(ended)
             self._out.notify()
 
+    def _show(self, partials: list[Partial]) -> None:
+        if partials:
+            with self._out:
+                self._partials += partials
+                self._out.notify()
+
     def _completion(self, ended: Ended) -> Completion:
         row = ended.row
         first_s = row.first_s or ended.ended_s
@@ -261,6 +281,7 @@ class TransformersEngine:
             ended.reason,
             first_s - row.submitted_s,
             ended.ended_s - first_s,
+            ended.temperatures,
         )
 
     def _text(self, ended: Ended) -> str:

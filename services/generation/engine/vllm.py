@@ -34,7 +34,7 @@ from torch import Tensor
 from pipeline import serving
 from pipeline.errors import UserError
 from services.generation.engine import loading, vllm_adapter
-from services.generation.engine.api import KV_POLICIES, Completion, EngineDied, EngineOptions, Job
+from services.generation.engine.api import KV_POLICIES, Completion, EngineDied, EngineOptions, Job, Partial
 from services.generation.engine.parameters import Parameters
 from sluice.v1 import rollout_pb2
 
@@ -90,6 +90,8 @@ class VllmEngine:
     def __init__(self, model: str, options: EngineOptions) -> None:
         if options.kv not in KV_POLICIES:
             raise UserError.choice("kv", options.kv, KV_POLICIES)
+        if options.heats is not None:
+            raise UserError(f"guidance {options.heats} sets temperatures token by token; accepted: engine transformers")
         vllm = _import(options)
         self.tokenizer = loading.load_tokenizer(model)
         self.name = f"vllm {vllm.__version__}"
@@ -100,6 +102,7 @@ class VllmEngine:
         self._shape = Parameters(loading.empty_model(model, options.adapter))
         self._jobs: dict[str, _Running] = {}
         self._outbox: deque[Completion] = deque()
+        self._partials: list[Partial] = []
         self._out = threading.Condition()
         self._error: BaseException | None = None
         self._busy_s = 0.0
@@ -122,9 +125,15 @@ class VllmEngine:
         self._jobs[job.id] = running
         asyncio.run_coroutine_threadsafe(self._sample(running), self._loop)
 
-    def abort(self, ids: Collection[str]) -> None:
+    def abort(self, ids: Collection[str], reason: str = "aborted") -> None:
         """See `Engine`."""
-        asyncio.run_coroutine_threadsafe(self._take_back(list(ids), "aborted"), self._loop)
+        asyncio.run_coroutine_threadsafe(self._take_back(list(ids), reason), self._loop)
+
+    def partials(self) -> list[Partial]:
+        """See `Engine`."""
+        with self._out:
+            found, self._partials = self._partials, []
+        return found
 
     def finished(self, timeout: float) -> list[Completion]:
         """See `Engine`."""
@@ -200,11 +209,24 @@ class VllmEngine:
     async def _said(self, job: Job) -> Any:
         """vLLM's final output of a job."""
         prompt = {"prompt_token_ids": list(job.tokens)}
+        last, shown = None, not job.look_at
         stream = self._llm.generate(prompt, self._sampling(job), request_id=job.id, lora_request=self._lora)
-        return [said async for said in stream][-1]
+        async for said in stream:
+            last = said
+            if not shown and not said.finished and len(said.outputs[0].token_ids) >= job.look_at:
+                shown = True
+                self._show(job, said.outputs[0])
+        return last
+
+    def _show(self, job: Job, output: Any) -> None:
+        n = job.look_at
+        beginning = Partial(job.id, list(output.token_ids)[:n], list(output.logprobs.logprobs)[:n])
+        with self._out:
+            self._partials.append(beginning)
+            self._out.notify()
 
     def _sampling(self, job: Job) -> Any:
-        sampling = job.sampling
+        sampling, kinds = job.sampling, self._vllm.sampling_params.RequestOutputKind
         return self._vllm.SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p or 1.0,
@@ -217,7 +239,7 @@ class VllmEngine:
             logprobs=0,
             flat_logprobs=True,
             detokenize=bool(sampling.stop),
-            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
+            output_kind=kinds.CUMULATIVE if job.look_at else kinds.FINAL_ONLY,
         )
 
     def _finish(self, running: _Running, said: Any) -> None:

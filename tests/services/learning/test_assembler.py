@@ -63,6 +63,7 @@ def test_a_group_of_two_requests_waits_for_the_first_though_the_last_is_read_bef
         (Ending.ENDING_EXPIRED, "", Fate.FATE_EXPIRED, "deadline"),
         (Ending.ENDING_FAILED, "too_long", Fate.FATE_FAILED, "too_long"),
         (Ending.ENDING_ABORTED, "", Fate.FATE_DROPPED, "aborted"),
+        (Ending.ENDING_ABORTED, "pruned", Fate.FATE_DROPPED, "pruned"),
     ],
 )
 def test_a_terminal_rollout_ends_without_a_verdict(ending, reason, fate, said):

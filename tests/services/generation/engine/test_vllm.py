@@ -12,6 +12,7 @@ import torch
 from pipeline.errors import UserError
 from services.generation.engine.api import Completion, Engine, EngineOptions, Job
 from services.generation.engine.open import open_engine
+from services.generation.guidance.hapo_temperature import HapoTemperature
 from sluice.v1 import prompt_pb2, rollout_pb2
 
 needs_vllm = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -101,6 +102,25 @@ class TestVllm:
         expired = [one for one in found.values() if one.ending == rollout_pb2.ENDING_EXPIRED]
         assert expired and all(len(one.tokens) == len(one.logprobs) < 120 for one in expired)
 
+    def test_a_beginning_is_shown_once_and_an_abort_says_its_reason(self, engine):
+        forever = sampling(min_tokens=120, max_tokens=120)
+        for i in range(3):
+            engine.submit(Job(f"shown-{i}", (5, 6, 7 + i), forever, seed=i, look_at=7 if i < 2 else 0))
+        shown, used, until = [], 0.0, time.monotonic() + 60
+        while len(shown) < 2 and time.monotonic() < until:
+            shown += engine.partials()
+            used = max(used, engine.kv_use())
+            time.sleep(0.001)
+        engine.abort(["shown-0"], "pruned")
+        found = collect(engine, 3)
+        assert {one.id for one in shown} == {"shown-0", "shown-1"} and engine.partials() == []
+        for one in shown:
+            assert len(one.tokens) == 7 and one.tokens == found[one.id].tokens[:7]
+            assert one.logprobs == pytest.approx(found[one.id].logprobs[:7])
+        assert found["shown-0"].reason in ("pruned", "")  # it may have ended before the abort came
+        assert len(found["shown-1"].logprobs) == 120 and found["shown-1"].spans == [(0, 0)]
+        assert 0.0 < used <= 1.0 and engine.preempted() == 0
+
     def test_weights_of_another_model_are_refused_before_the_pause(self, engine, tiny_model):
         with pytest.raises(UserError, match="of another shape"):
             engine.apply(1, dict(tiny_model(1, hidden_size=64).named_parameters()))
@@ -133,6 +153,11 @@ def test_without_vllm_the_engine_is_refused_in_one_sentence(folder, monkeypatch)
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match="engine vllm cannot be imported .*; accepted: an environment with vllm"):
         open_engine("vllm", folder, EngineOptions())
+
+
+def test_temperatures_token_by_token_are_refused(folder):
+    with pytest.raises(UserError, match="HapoTemperature.* accepted: engine transformers"):
+        open_engine("vllm", folder, EngineOptions(heats=HapoTemperature()))
 
 
 def test_an_engine_that_does_not_exist_is_refused_with_those_that_do(folder):
