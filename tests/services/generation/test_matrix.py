@@ -178,7 +178,9 @@ def records_of(log: Log) -> list:
 @pytest.mark.vllm
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("cell", cells("vllm"))
-def test_what_the_table_serves_with_vllm_has_the_learners_log_probs_after_every_version(log, tmp_path, tokenizer, cell):
+def test_what_the_table_serves_with_vllm_has_the_learners_log_probs_after_every_version(
+    log, tmp_path, tokenizer, cell, request
+):
     if cell.gpu and not torch.cuda.is_available():
         pytest.skip("no GPU")
     trained = Trained(log, cell, hidden_size=128)  # heads are 32 wide, which vLLM's attention on a CPU wants
@@ -189,6 +191,7 @@ def test_what_the_table_serves_with_vllm_has_the_learners_log_probs_after_every_
         adapter=trained.adapter, quantization="fp8" if cell.form == "fp8" else "none",
     )  # fmt: skip
     engine = open_engine("vllm", str(tmp_path / "model"), options)
+    request.addfinalizer(engine.close)
     updater = updater_of(log, engine)
     before = trained.cast(trained.publish())
     updater.turn(0.5)
@@ -197,10 +200,11 @@ def test_what_the_table_serves_with_vllm_has_the_learners_log_probs_after_every_
         updater.turn(0.5)
         assert (updater.trouble, engine.version) == ("", version)
         found = said(engine, f"v{version}")
-        close = CLOSE[cell.dtype] if cell.form != "fp8" else 0.5 * gap(before, found)
-        assert gap(now, found) < close <= gap(before, found)
+        # Its kernels round elsewhere than torch's: in 16 bits the version before is the yardstick.
+        moved = gap(before, found)
+        close = CLOSE[cell.dtype] if cell.dtype == "float32" else (0.5 if cell.form == "fp8" else 0.25) * moved
+        assert gap(now, found) < close <= moved
         before = now
-    engine.close()
 
 
 def test_what_the_table_refuses_is_refused_at_start_with_the_cells_reason():
