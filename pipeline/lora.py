@@ -8,8 +8,10 @@ Source: LoRA, arXiv:2106.09685.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
@@ -65,6 +67,15 @@ def travelling(parameter: str) -> str:
     'base_model.model.model.layers.0.q_proj.lora_A.weight'
     """
     return PREFIX + parameter.removesuffix(f".{ADAPTER}.weight") + ".weight"
+
+
+def base_digest(folder: Path) -> bytes:
+    """SHA-256 over names and digests of the safetensors files of a model folder, in name order; 32 bytes."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            whole.update(f"{path.name}\n".encode() + hashlib.file_digest(file, "sha256").digest())
+    return whole.digest()
 
 
 def description(adapter: Adapter, names: Iterable[str], base: str = "") -> dict[str, Any]:

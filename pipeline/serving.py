@@ -125,7 +125,8 @@ depends on all of its weights.
 `model.policy: lora` trains a LoRA adapter (PEFT's) and nothing else. Only its tensors travel, under the names of PEFT's
 own files; workers have the model as it was from `base`. It is served beside the base and never merged into it:
 rounding the sum to 16 bits would lose updates that are smaller than 1/256 of a weight, and undoing the last version
-exactly would take a second copy of the base. The reference policy of a recipe is the base with the adapter off.
+exactly would take a second copy of the base. The reference policy of a recipe is the base with the adapter off. Every
+manifest has the base's digest, and a worker whose own `base` has another refuses it.
 
 At the end `RUN/model` is the merged model in float32, which loads with plain `AutoModelForCausalLM`, and
 `RUN/model/adapter` the adapter, which PEFT and vLLM load. `sluice weights export RUN VERSION DIR` writes the same of

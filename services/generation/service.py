@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
 
 from pipeline.config import adapter, weights_store
+from pipeline.lora import base_digest
 from pipeline.serve import Context
 from pipeline.ways import run_concurrent
 from services.generation import guides, rollouts
@@ -55,7 +58,8 @@ class GenerationService:
         self.handler = GenerationHandler(
             self.desk, self.versions, context.life, context.meter, kv_high=run.generation.kv_high
         )
-        reader = WeightReader(context.log, context.names, rollouts.POLICY_ID, weights_store(run))
+        base_sha256 = base_digest(Path(model)) if options.adapter else b""
+        reader = WeightReader(context.log, context.names, rollouts.POLICY_ID, weights_store(run), base_sha256)
         self.updater = Updater(reader, self.versions, context.meter).start()
         self._busy_before = 0.0
 

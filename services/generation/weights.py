@@ -50,10 +50,14 @@ class Update:
 
 
 class WeightReader:
-    """Follows one policy. Used by one thread. `store`: the run's store of anchors, empty for none."""
+    """Follows one policy. Used by one thread. `store`: the run's store of anchors, empty for none.
 
-    def __init__(self, log: Log, names: Names, policy_id: str, store: str = "") -> None:
+    `base_sha256`: digest of the model that the policy, an adapter, is put on; empty where it is the whole model.
+    """
+
+    def __init__(self, log: Log, names: Names, policy_id: str, store: str = "", base_sha256: bytes = b"") -> None:
         self._log, self._names, self._policy_id, self._store = log, names, policy_id, store
+        self._base_sha256 = base_sha256
         self._manifests: Follower | None = None
         self._newest: weights_pb2.WeightManifest | None = None
         self.held = Held()
@@ -76,6 +80,10 @@ class WeightReader:
 
         Raises `Broken` (corrupt or incomplete: an anchor would help), `Poison` (not to be served), `NotReady`, `Lost`.
         """
+        if manifest.base_sha256 != self._base_sha256:
+            other, own = (one.hex()[:12] or "no other model" for one in (manifest.base_sha256, self._base_sha256))
+            said = f"version {manifest.version} goes on {other}, not on the base of this worker, {own}"
+            raise Poison(f"{said}; accepted: the same model")
         try:
             parts = chain.fetch(self._log, self._store, manifest, self.held)
         except Poison as error:

@@ -41,12 +41,14 @@ class Plan:
     """How versions travel.
 
     `anchor_every`: versions between anchors; 1: no deltas. `dense_above`: a delta over this share of the policy's bytes
-    is not worth it. `store`: where anchors go, an fsspec URL; empty: on the log.
+    is not worth it. `store`: where anchors go, an fsspec URL; empty: on the log. `base_sha256`: digest of the model
+    that the policy, an adapter, is put on; empty where the policy is the whole model.
     """
 
     anchor_every: int = 1
     dense_above: float = 0.4
     store: str = ""
+    base_sha256: bytes = b""
 
 
 @dataclass
@@ -97,6 +99,7 @@ class Publication:
             tensors=list(self.specs.values()),
             published_ms=now_ms,
             dense_bytes=sum(map(weights.tensor_bytes, self.specs.values())),
+            base_sha256=self.plan.base_sha256,
         )
 
     def _range(self, name: str, tensor: Plain) -> weights.Range:

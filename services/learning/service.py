@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import torch
 
-from pipeline import config, parts, recipe, records
+from pipeline import config, lora, parts, recipe, records
 from pipeline.errors import LogUnavailable
 from pipeline.log.api import Follower, Position
 from pipeline.metrics import Meter
@@ -108,7 +108,7 @@ class LearningService:
             self.trainer,
             parts.load("learning.replay", self.recipe.replay.name, **self.recipe.replay.knobs),
             Assembler(min_group=self.recipe.min_group),
-            settings_of(run),
+            settings_of(run, lora.base_digest(self.base) if config.adapter(run) else b""),
         )
         self.workers: Follower | None = None
         self._told: set[int] = set()
@@ -246,8 +246,8 @@ def trainer_of(run: config.Run, method: recipe.Recipe, base: Path) -> Trainer:
     return Trainer(model, method, run.generation.max_tokens, compute)
 
 
-def settings_of(run: config.Run) -> Settings:
-    """The handler's settings from the run file."""
+def settings_of(run: config.Run, base_sha256: bytes = b"") -> Settings:
+    """The handler's settings from the run file; `base_sha256` of the model below an adapter."""
     return Settings(
         steps=run.learning.steps,
         batch_groups=run.learning.batch_groups,
@@ -256,7 +256,7 @@ def settings_of(run: config.Run) -> Settings:
         publish_every=run.learning.publish_every,
         keep_checkpoints=run.learning.keep_checkpoints,
         policy_id=POLICY_ID,
-        weights=Plan(run.weights.anchor_every, run.weights.dense_above, config.weights_store(run)),
+        weights=Plan(run.weights.anchor_every, run.weights.dense_above, config.weights_store(run), base_sha256),
     )
 
 

@@ -88,7 +88,7 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class WeightManifest(_message.Message):
-    __slots__ = ("policy_id", "version", "epoch", "step", "parts", "tensors", "published_ms", "dense_bytes")
+    __slots__ = ("policy_id", "version", "epoch", "step", "parts", "tensors", "published_ms", "dense_bytes", "base_sha256")
     POLICY_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,7 @@ class WeightManifest(_message.Message):
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_MS_FIELD_NUMBER: _ClassVar[int]
     DENSE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BASE_SHA256_FIELD_NUMBER: _ClassVar[int]
     policy_id: str
     version: int
     epoch: int
@@ -105,4 +106,5 @@ class WeightManifest(_message.Message):
     tensors: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     published_ms: int
     dense_bytes: int
-    def __init__(self, policy_id: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[WeightPart, _Mapping]]] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., published_ms: _Optional[int] = ..., dense_bytes: _Optional[int] = ...) -> None: ...
+    base_sha256: bytes
+    def __init__(self, policy_id: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[WeightPart, _Mapping]]] = ..., tensors: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., published_ms: _Optional[int] = ..., dense_bytes: _Optional[int] = ..., base_sha256: _Optional[bytes] = ...) -> None: ...

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
-from pipeline import serving, topics
+from pipeline import config, serving, topics
 from pipeline.errors import UserError
+from pipeline.life import Life
 from pipeline.log import Log, open_log
-from pipeline.lora import Adapter
+from pipeline.lora import Adapter, base_digest
 from pipeline.metrics import Meter
+from pipeline.rundir import RunDir
+from pipeline.serve import Context
 from pipeline.topics import Names
+from services.generation import service as generation_service
 from services.generation.engine import loading
 from services.generation.engine.api import Completion, Engine, EngineOptions, Job
 from services.generation.engine.open import open_engine
@@ -21,8 +26,9 @@ from services.generation.engine.transformers import TransformersEngine
 from services.generation.updater import Updater
 from services.generation.versions import Versions
 from services.generation.weights import WeightReader
-from services.learning import lora
+from services.learning import lora, tiny
 from services.learning import model as policy
+from services.learning import service as learning_service
 from sluice.v1 import prompt_pb2, weights_pb2
 from tests.services.generation.conftest import make_model
 from tests.services.generation.peer import Learner
@@ -167,6 +173,27 @@ def test_of_an_adapter_only_its_own_bytes_are_on_the_log_and_late_joiners_and_ga
     late.close()
 
 
+def test_an_adapter_for_another_base_is_refused_however_well_its_shapes_fit(log, tokenizer, tmp_path):
+    trained = Trained(log, next(cell for cell in SERVED if cell.form == "lora"))
+    digests = []
+    for seed in (0, 1):
+        make_model(seed).save_pretrained(tmp_path / f"base-{seed}")
+        digests.append(base_digest(tmp_path / f"base-{seed}"))
+    trained.learner.publisher.plan = replace(trained.learner.publisher.plan, base_sha256=digests[0])
+    wanted = trained.publish()
+    engine = opened(tokenizer, trained)
+    for digest in (digests[1], b""):
+        reader = WeightReader(log, NAMES, "main", base_sha256=digest)
+        updater = Updater(reader, Versions(engine, 2), Meter("generation", "worker-0"))
+        updater.turn(0.5)
+        assert engine.version == 0 and updater.anchors_wanted == 0
+        assert "version 1 goes on " + digests[0].hex()[:12] + ", not on the base of this worker" in updater.trouble
+    reader = WeightReader(log, NAMES, "main", base_sha256=digests[0])
+    Updater(reader, Versions(engine, 2), Meter("generation", "worker-0")).turn(0.5)
+    assert_serves(engine, 1, wanted)
+    engine.close()
+
+
 def records_of(log: Log) -> list:
     follower = log.follow({(NAMES.topic("weights"), 0): 0})
     found = follower.poll(1.0)
@@ -217,3 +244,40 @@ def test_what_the_table_refuses_is_refused_at_start_with_the_cells_reason():
     for cell in SERVED:
         policy_of = "lora" if cell.form == "lora" else "full"
         serving.refuse(serving.Asked(cell.engine, policy_of, "fp8" if cell.gpu else "none", cell.dtype, 16))
+
+
+def test_the_two_services_of_a_lora_run_train_and_serve_one_adapter(tmp_path):
+    run = config.parse({"run": "thin", "model": {"policy": "lora", "lora": {"rank": 2}, "context": 32}})
+    directory = RunDir.make(tmp_path / "run", run)
+    tiny.build(directory.folder("base"), tiny.TinyModel(layers=1, hidden=16, heads=2, kv_heads=1, intermediate=32))
+    log, names = directory.open_log(), directory.names()
+    topics.create(log, names, local=True)
+    writer = log.writer("test.learner")
+    learning, generation = (
+        service.build(Context(name, f"{name}-0", run, directory, log, names, Meter(name, f"{name}-0"), Life()))
+        for name, service in (("learning", learning_service), ("generation", generation_service))
+    )
+    follow(learning.start(), writer)
+    until = time.monotonic() + 20
+    while generation.versions.applied != 1:
+        assert time.monotonic() < until and generation.updater.trouble == ""
+        time.sleep(0.05)
+    assert_serves(generation.engine, 1, dict(learning.trainer.weights()))
+    assert sum(part.numel() for part in learning.trainer.trainer.trained().values()) == 2 * (2 * 32 + 2 * 24 + 3 * 48)
+    generation.close()
+    learning.close()
+    writer.close()
+    log.close()
+
+
+def follow(transactions, writer) -> None:
+    """Write what a service has to write, as its stage does."""
+    written = None
+    while True:
+        try:
+            sends = transactions.send(written)
+        except StopIteration:
+            return
+        with writer.transaction() as transaction:
+            transaction.sends += sends
+        written = transaction.written
