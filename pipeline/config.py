@@ -128,7 +128,11 @@ class Generation(Section):
     )
     threads: int = knob(1, RESTART, "CPU threads of a worker's tensor library.", ge=1)
     kv_high: float = knob(
-        0.95, RESTART, "Share of the engine's KV cache above which fewer sequences are admitted; 1: never.", gt=0, le=1
+        0.95,
+        RESTART,
+        "Share of vLLM's KV cache above which fewer sequences are admitted; 1: never.",
+        gt=0,
+        le=1,
     )
     request_deadline_s: float = knob(600.0, RESTART, "A request not begun by then expires, seconds.", gt=0)
     guidance: list[dict[str, Any]] = knob(

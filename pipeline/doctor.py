@@ -114,7 +114,7 @@ def _model(run: Run) -> list[Finding]:
     travels = BYTES[run.generation.dtype if run.weights.dtype == "auto" else run.weights.dtype]
     baseline = travels * (run.weights.anchor_every > 1)
     learner = parameters * BYTES[run.model.dtype] + trained * (BYTES[run.model.dtype] * beside + baseline)
-    worker = parameters * BYTES[run.generation.dtype] + trained * travels
+    worker = run.generation.replicas * parameters * BYTES[run.generation.dtype] + trained * travels
     learner, worker = learner + PROCESS_BYTES, worker + PROCESS_BYTES
     total = learner + worker * run.generation.workers
     room = psutil.virtual_memory().available

@@ -182,6 +182,9 @@ def _guidance(run: Run) -> None:
         refusal = spec.refuse(part.knobs) if spec else None
         if refusal:
             raise UserError(f"run file: {refusal}")
+        engines = spec.constants.get("engines") if spec else None
+        if engines and run.generation.engine not in engines:
+            raise UserError.choice(f"generation.engine with guidance {part.name!r}", run.generation.engine, engines)
 
 
 def methods() -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 Additive increase, multiplicative decrease (Chiu and Jain 1989, doi:10.1016/0169-7552(89)90019-6): while the cache is
 more than `high` full, or the engine had to preempt a sequence, the limit is cut to `CUT` of what is in work; otherwise
 it rises by `RISE` of the ceiling at every look, one a second. It begins at the ceiling, so nothing is held back before
-the cache is full.
+the cache is full; and nothing ever is where every slot has room for the longest sequence (the transformers engine).
 """
 
 from __future__ import annotations

@@ -221,7 +221,8 @@ class GenerationHandler:
             return
         self._looked_s = now_s
         use, preempted = engine.kv_use(), engine.preempted()
-        load = Load(use, preempted - self._preempted, self.desk.outstanding, self._mean_n, self._ceiling())
+        scarce = use if engine.kv_shared else 0.0
+        load = Load(scarce, preempted - self._preempted, self.desk.outstanding, self._mean_n, self._ceiling())
         self._preempted = preempted
         self.admission = self.admission.after(load)
         self.meter.set("sluice_generation_kv_used_ratio", use)

@@ -117,6 +117,9 @@ class Engine(Protocol):
     max_len: int
     """Most tokens of context and answer together."""
 
+    kv_shared: bool
+    """Do sequences compete for the key-value cache? False where every slot has room for the longest one."""
+
     @property
     def replicas(self) -> int:
         """Engines that it stands for and that live."""

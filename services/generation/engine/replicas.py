@@ -31,10 +31,11 @@ class Replicas:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = list(engines)
-        self.name, self.max_len = engines[0].name, engines[0].max_len
+        self.name, self.max_len, self.kv_shared = engines[0].name, engines[0].max_len, engines[0].kv_shared
         self._errors: dict[int, EngineDied] = {}
         self._jobs: dict[str, tuple[Job, int]] = {}
-        self._out: SimpleQueue[Completion | None] = SimpleQueue()
+        self._out: SimpleQueue[Completion | None] = SimpleQueue()  # None: whoever waits is to look again
+        self._partials: list[Partial] = []
         self._lock = threading.RLock()
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=self._collect, args=(i,), daemon=True) for i in range(len(engines))]
@@ -76,7 +77,9 @@ class Replicas:
 
     def partials(self) -> list[Partial]:
         """See `Engine`."""
-        return [one for i in self._live() for one in self.engines[i].partials()]
+        with self._lock:
+            found, self._partials = self._partials, []
+        return found
 
     def finished(self, timeout: float) -> list[Completion]:
         """See `Engine`."""
@@ -156,6 +159,10 @@ class Replicas:
             except EngineDied as error:
                 self._bury(index, error)
                 return
+            if shown := self.engines[index].partials():
+                with self._lock:
+                    self._partials += shown
+                self._out.put(None)
             for one in found:
                 with self._lock:
                     mine = self._jobs.get(one.id, (None, -1))[1] == index
@@ -175,4 +182,4 @@ class Replicas:
             with contextlib.suppress(EngineDied):  # none is left: `finished` says so
                 for job in held:
                     self.submit(job)
-        self._out.put(None)  # whoever waits looks again
+        self._out.put(None)

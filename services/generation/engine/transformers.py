@@ -45,6 +45,7 @@ class TransformersEngine:
     """See `engine.api.Engine`. `model` is a Hugging Face id or a folder, or a model with its tokenizer."""
 
     replicas = 1
+    kv_shared = False
 
     def __init__(self, model: str | torch.nn.Module, options: EngineOptions, tokenizer: Any = None) -> None:
         if options.kv not in KV_POLICIES:
@@ -145,7 +146,7 @@ class TransformersEngine:
         return self._batch.slots
 
     def kv_use(self) -> float:
-        """See `Engine`: of all positions of all slots. Its buffers hold every slot at full length, so it never ends."""
+        """See `Engine`: of all positions of all slots."""
         return self._batch.held / (self._batch.slots * self.max_len)
 
     def preempted(self) -> int:

@@ -54,6 +54,7 @@ class VllmEngine:
     """See `engine.api.Engine`. `model` is a Hugging Face id or a folder."""
 
     replicas = 1
+    kv_shared = True
 
     def __init__(self, model: str, options: EngineOptions) -> None:
         if options.kv not in KV_POLICIES:

@@ -40,6 +40,7 @@ class HapoTemperature:
     levels: int = knob(5, "steps of h on either side of 0; 0 does not round", ge=0)
 
     confidence: ClassVar[str] = "code"
+    engines: ClassVar[tuple[str, ...]] = ("transformers",)
     __post_init__ = check
 
     def measured(self, entropy_K: np.ndarray) -> Stats:

@@ -265,6 +265,19 @@ def test_with_its_cache_full_it_takes_less_and_hands_back_what_it_has_no_room_fo
     assert handler.counts["handed_back"] == 1 and handler.gauges()["admitted"] == 2.0
 
 
+@pytest.mark.parametrize(("shared", "limit"), [(True, 3.0), (False, 5.0)])
+def test_a_full_cache_holds_back_only_where_sequences_compete_for_it(handler, shared, limit):
+    engine = handler.desk.engine
+    engine.kv_shared, engine.kv_use = shared, lambda: 0.99
+    release = threading.Event()
+    engine._interrupts = lambda: release.wait(10)
+    handler.take(request(n=4), token=1)
+    handler._looked_s = 0.0
+    handler.room()
+    assert handler.admission.limit == limit
+    release.set()
+
+
 def test_the_cache_is_said_to_be_as_full_as_its_rows_are_long(handler):
     assert handler.gauges()["kv_used"] == 0.0
     handler.desk.engine._batch.length_S[:2] = (32, 96)

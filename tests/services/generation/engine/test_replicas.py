@@ -133,6 +133,16 @@ def test_when_none_is_left_the_whole_is_dead_and_says_of_what(pair, tiny_model):
     assert (pair.replicas, pair.capacity()) == (0, 0)
 
 
+def test_beginnings_are_shown_by_whichever_replica_has_the_job(pair):
+    sampling = prompt_pb2.SamplingParams(temperature=0.0, top_p=1.0, max_tokens=12, min_tokens=12)
+    for i in range(6):
+        pair.submit(Job(f"job-{i}", (5, 6, 7), sampling, seed=i, train=False, look_at=3))
+    found = collect(pair, 6)
+    shown = pair.partials()
+    assert sorted(one.id for one in shown) == sorted(found) and pair.partials() == []
+    assert all(one.tokens == found[one.id].tokens[:3] for one in shown)
+
+
 def test_an_abort_reaches_the_replica_that_has_the_job(pair):
     for job in jobs(8, max_tokens=120):
         pair.submit(job)

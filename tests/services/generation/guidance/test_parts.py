@@ -159,6 +159,12 @@ def test_wrong_guidance_is_refused_with_the_run_file(chosen, said):
         recipe.compose(config.parse({"generation": {"guidance": chosen}}))
 
 
+def test_a_part_that_an_engine_cannot_serve_is_refused_with_the_run_file():
+    asked = config.parse({"generation": {"engine": "vllm", "guidance": [{"name": "hapo_temperature"}]}})
+    with pytest.raises(UserError, match="with guidance 'hapo_temperature' is 'vllm'; accepted: transformers"):
+        recipe.compose(asked)
+
+
 def test_a_file_that_is_missing_or_lacks_a_field_is_refused_when_the_part_is_built(file):
     with pytest.raises(UserError, match="'none.jsonl', which does not exist"):
         guides.build([{"name": "tiered_hint", "path": "none.jsonl"}])
