@@ -57,10 +57,12 @@ class ReasoningGym:
             raise UserError(f"reasoning_gym: size is {self.size!r}; accepted: 1 or more")
 
     def prompts(self) -> Iterator[prompt_pb2.Prompt]:
-        """One prompt for each item, in the generator's order."""
+        """One prompt for each item, in the generator's order; an item whose answer is to say nothing is left out."""
         dataset = self._dataset()
         domain = self.domain or type(dataset).__module__.split(".")[1]
         for item in dataset:
+            if item["answer"] == "":
+                continue
             spec = json.dumps({"dataset": self.name, "entry": item}, ensure_ascii=False, default=_plain)
             check = prompt_pb2.CheckSpec(check="reasoning_gym", answer=str(item["answer"]), spec_json=spec)
             yield build([("user", self._says(item))], check, system=self.system, domain=domain, family=self.name)

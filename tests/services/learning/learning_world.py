@@ -2,10 +2,14 @@
 
 The task: an answer is right when its first token is even. It is learned in a few steps by whatever pushes right answers
 up and wrong ones down, and it carries over to contexts that were never trained on, where it is measured.
+
+What a method presupposes of a policy is given to it here: a self-teacher can be led by an answer in its context, and a
+limit on entropy is that of a policy which chooses among eleven tokens, not among a language's.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, replace
 from itertools import count
@@ -22,7 +26,7 @@ from services.learning.model import Compute
 from services.learning.relearn import Relearner
 from services.learning.trainer import Trainer
 from sluice.v1 import prompt_pb2, rollout_pb2
-from tests.services.learning.rollouts import CORRECT, WRONG, tiny_model
+from tests.services.learning.rollouts import CORRECT, VOCAB, WRONG, tiny_model
 
 LONGEST, STEPS, ROLLOUTS = 2, 30, 16
 ASKED = [(a, b) for a in range(10) for b in range(10) if (a + b) % 3]
@@ -46,6 +50,8 @@ class OnLine:
     ) -> None:
         self.recipe, self.steps, self.rollouts = _quick(load_recipe(recipe)), steps, rollouts
         self.model = tiny_model(seed, torch.float32)
+        if any(signal.name == "teacher" for signal in self.recipe.signals):
+            lead(self.model)
         self.trainer = Trainer(self.model, self.recipe, LONGEST, Compute(device="cpu"))
         self.turned = flip and self.recipe.objective is not None
         if flip and not self.turned:
@@ -142,9 +148,39 @@ class OnLine:
         )  # fmt: skip
 
 
+def lead(model: torch.nn.Module, steps: int = 200) -> None:
+    """Teach a model to answer like the answer that its context holds, right or wrong, and to be undecided without one.
+
+    Contexts are as `services/learning/reprompt.py` makes them: the question, an answer, the question again.
+    """
+    draw = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    asked_CL = torch.tensor(ASKED)
+    for _ in range(steps):
+        pair_NL = asked_CL[torch.randint(len(ASKED), (64,), generator=draw)]
+        answer_N1 = torch.randint(VOCAB, (64, 1), generator=draw)
+        led_N2 = _kinds(model(torch.cat((pair_NL, answer_N1, pair_NL), 1)).logits[:, -1])
+        alone_N2 = _kinds(model(pair_NL).logits[:, -1])
+        loss = -led_N2.gather(1, answer_N1 % 2).mean() - alone_N2.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def _kinds(logits_NV: torch.Tensor) -> torch.Tensor:
+    """Log-probs of an even and of an odd token, [N, 2]."""
+    logp_NV = logits_NV.log_softmax(-1)
+    return torch.stack((logp_NV[:, 0::2].logsumexp(1), logp_NV[:, 1::2].logsumexp(1)), 1)
+
+
 def _quick(recipe: Recipe) -> Recipe:
     """The recipe with a learning rate for thirty steps of a model of a few thousand weights."""
+    modifiers = [
+        one.model_copy(update={"knobs": one.knobs | {"limit": math.log(VOCAB)}}) if one.name == "gtpo_entropy" else one
+        for one in recipe.modifiers
+    ]
     knobs = recipe.optimizer.knobs | {"lr": 3e-3}
     if "warmup_steps" in knobs:
         knobs["warmup_steps"] = 0
-    return recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"knobs": knobs})})
+    optimizer = recipe.optimizer.model_copy(update={"knobs": knobs})
+    return recipe.model_copy(update={"optimizer": optimizer, "modifiers": modifiers})
