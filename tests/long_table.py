@@ -1,6 +1,6 @@
 """The table of the last `make test-long`: `docs/test-long.md`, from pytest's own reports of it.
 
-python -m tests.long_table REPORT.xml...      several when it was run in parts
+python -m tests.long_table REPORT.xml...      several when it was run in parts; of a test in two the later one counts
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def rows(cases: Iterable[ElementTree.Element]) -> dict[str, Row]:
 
 def page(*reports: str) -> str:
     """The page, from pytest's reports in JUnit's form."""
-    found = rows(case for report in reports for case in ElementTree.fromstring(report).iter("testcase"))
+    cases = [case for report in reports for case in ElementTree.fromstring(report).iter("testcase")]
+    found = rows({(case.get("classname"), case.get("name")): case for case in cases}.values())
     lines = [[name, r.passed, r.failed, r.skipped, r.seconds, r.longest] for name, r in found.items()]
     header = ["tests", "passed", "failed", "skipped", "seconds", "longest"]
     totals = [sum(line[n] for line in lines) for n in range(1, 5)]  # type: ignore[misc]

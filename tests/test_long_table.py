@@ -18,5 +18,11 @@ def test_a_failed_and_a_skipped_test_are_not_counted_as_passed():
 
 
 def test_a_run_in_parts_says_so_and_adds_up():
-    assert "In 2 parts." in page(REPORT, REPORT) and "| all | 2 | 2 | 2 | 15 | 4 |" in page(REPORT, REPORT)
+    other = REPORT.replace("test_kills", "test_more")
+    assert "In 2 parts." in page(REPORT, other) and "| all | 2 | 2 | 1 | 14 | 4 |" in page(REPORT, other)
     assert "parts" not in page(REPORT)
+
+
+def test_of_a_test_that_ran_twice_the_later_report_counts():
+    mended = '<testsuites><testcase classname="tests.chaos.test_kills" name="b" time="3"/></testsuites>'
+    assert "| tests/chaos/test_kills.py | 2 | 0 | 0 | 5.5 | 3 |" in page(REPORT, mended)
