@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -70,7 +71,8 @@ def follow(directory: RunDir, folder: Path, process: subprocess.Popen[bytes]) ->
 
 
 def main() -> int:
-    """Run until Ctrl-C."""
+    """Run until Ctrl-C, or SIGTERM: Prometheus ends with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = argparse.ArgumentParser(description="A real Prometheus over a run on this machine.")
     parser.add_argument("dir", help="run directory")
     parser.add_argument("--port", type=int, default=9099, help="where Prometheus answers")

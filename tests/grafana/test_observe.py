@@ -55,4 +55,5 @@ def test_a_real_prometheus_has_data_for_every_panel(tmp_path):
             assert missing == set()
         finally:
             observer.terminate()
-            observer.wait(10)
+            observer.wait(20)
+        assert ask("up") == []  # Prometheus has ended with it
