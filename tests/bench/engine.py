@@ -125,7 +125,12 @@ def updates(engine: TransformersEngine, still_s: list[float]) -> Iterator[None]:
         while not over.wait(1.0):
             for name, position_K in changed.items():
                 tensors[name].view(-1)[position_K] *= 1.001
-            still_s.append(engine.apply(engine.version + 1, tensors, changed))
+            given: dict[str, torch.Tensor] = {}
+            still_s.append(engine.apply(engine.version + 1, tensors, changed, given))
+            for name, memory in given.items():  # what the reader does with memory that it got in exchange
+                position_K = changed[name]
+                memory.view(-1)[position_K] = tensors[name].view(-1)[position_K]
+                tensors[name] = memory
 
     thread = threading.Thread(target=run)
     thread.start()
