@@ -132,7 +132,8 @@ def test_jobs_that_only_wait_take_no_workers_place_and_their_workers_end_later(o
         deadline = time.monotonic() + 30
         while len(pool.pids()) > 2 and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert len(pool.pids()) == 2
+        assert len(pool.pids()) <= 2, "a slot that was never needed has no worker yet"
+        assert pool.run([obey("again")])[0].name == "CORRECT"
     finally:
         pool.close()
 
