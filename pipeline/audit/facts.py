@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from pipeline import claiming, records
 from pipeline.errors import Poison
-from pipeline.log.api import Log, Record, partition_of
+from pipeline.log.api import Log, Record, partition_of, read_batches
 from pipeline.topics import Names
 from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2, weights_pb2
 
@@ -177,7 +177,8 @@ def read(log: Log, names: Names) -> Facts:
     for topic in READ:
         full = names.topic(topic)
         facts.bounds[topic] = log.bounds(full)
-        for record in _stream(log, full, facts.bounds[topic]):
+        batches = read_batches(log, full, bounds=facts.bounds[topic])
+        for record in (record for batch in batches for record in batch if record.value):
             place = (record.partition, record.offset)
             noun = _decoded(record)
             if noun is None:
@@ -195,15 +196,3 @@ def _decoded(record: Record) -> Message | None:
         return records.decode(record)
     except Poison:
         return None
-
-
-def _stream(log: Log, topic: str, bounds: dict[int, tuple[int, int]]) -> Iterator[Record]:
-    """Records of a topic up to its present ends, each partition in offset order; tombstones are passed over."""
-    follower = log.follow({(topic, partition): first for partition, (first, _) in bounds.items()})
-    try:
-        while any(follower.positions()[(topic, partition)] < end for partition, (_, end) in bounds.items()):
-            for record in follower.poll(timeout=1.0, max_records=1000):
-                if record.value and record.offset < bounds[record.partition][1]:
-                    yield record
-    finally:
-        follower.close()

@@ -215,16 +215,27 @@ class Log(Protocol):
         ...
 
 
-def read_batches(log: Log, topic: str, since: Mapping[int, int] | None = None) -> Iterator[list[Record]]:
-    """What a topic holds now, batch by batch, in offset order per partition; from `since` (by partition) on."""
-    bounds = log.bounds(topic)
-    begins = {p: max(first, (since or {}).get(p, first)) for p, (first, _) in bounds.items()}
+def read_batches(
+    log: Log, topic: str, since: Mapping[int, int] | None = None, bounds: Mapping[int, tuple[int, int]] | None = None
+) -> Iterator[list[Record]]:
+    """What a topic holds now, batch by batch, in offset order per partition; from `since` (by partition) on.
+
+    `bounds`: what it holds, for a caller that has asked the log already; nothing behind their ends is read.
+    """
+    known = log.bounds(topic) if bounds is None else bounds
+    begins = {p: max(first, (since or {}).get(p, first)) for p, (first, _) in known.items()}
     follower = log.follow({(topic, partition): begin for partition, begin in begins.items()})
     try:
-        while any(follower.positions()[(topic, p)] < end for p, (_, end) in bounds.items()):
-            yield follower.poll(timeout=0.1, max_records=2000)
+        while _before(follower.positions(), known):
+            batch = follower.poll(timeout=0.1, max_records=2000)
+            yield [record for record in batch if record.offset < known[record.partition][1]]
     finally:
         follower.close()
+
+
+def _before(positions: Mapping[Position, int], bounds: Mapping[int, tuple[int, int]]) -> bool:
+    """Is there a partition whose end is not reached? Positions are asked for once: on Kafka each costs time."""
+    return any(position < bounds[partition][1] for (_, partition), position in positions.items())
 
 
 def read_in_time(log: Log, topics: Sequence[str]) -> list[Record]:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from pipeline import records
 from pipeline.lineage import Lineage
-from pipeline.log.api import Log, Record, read_all
+from pipeline.log.api import Log, Record, read_all, read_batches
 from pipeline.topics import Names
 from services.learning import checkpoint
 from services.learning.checkpoint import Damaged
@@ -102,11 +102,5 @@ def _nouns(log: Log, topic: str, noun: type[Message]) -> list[Any]:
 
 def _tail(log: Log, topic: str) -> list[Record]:
     bounds = log.bounds(topic)
-    follower = log.follow({(topic, p): max(first, end - TAIL) for p, (first, end) in bounds.items()})
-    found: list[Record] = []
-    try:
-        while any(follower.positions()[(topic, p)] < end for p, (_, end) in bounds.items()):
-            found += follower.poll(timeout=5.0)
-    finally:
-        follower.close()
-    return found
+    since = {partition: end - TAIL for partition, (_, end) in bounds.items()}
+    return [record for batch in read_batches(log, topic, since, bounds) for record in batch]
