@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import records
 from pipeline.audit import Facts, account, audit_log, render
-from pipeline.audit.facts import READ, _stream
+from pipeline.audit.facts import READ
 from pipeline.claiming import HEADER
 from pipeline.log.api import read_all
 from pipeline.log.embedded_database import row_id
@@ -31,7 +31,8 @@ def rows_of(world):
     return [
         (topic, (record.partition, record.offset), records.decode(record))
         for topic in READ
-        for record in _stream(world.log, NAMES.topic(topic), world.log.bounds(NAMES.topic(topic)))
+        for record in read_all(world.log, NAMES.topic(topic))
+        if record.value
     ]
 
 
