@@ -1,8 +1,8 @@
 """A gRPC door as every service has it: TLS, roles, limits, and every call counted. And a kubelet's probe beside it.
 
     calls      sluice_stage_calls_total {method, code}    sluice_stage_call_seconds {method}
-    refusals   sluice_stage_calls_refused_total {reason}  no_role, wrong_token, wrong_name, too_large, too_fast,
-                                                          unknown_method
+    refusals   sluice_stage_calls_refused_total {reason}  no_role, wrong_token, wrong_name, too_large, unreadable,
+                                                          too_fast, unknown_method
 
 A handshake that fails (no certificate, another authority, expired) ends in the transport: the caller sees UNAVAILABLE
 and no call begins.
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pipeline import access
@@ -38,12 +39,6 @@ class Refusal(NamedTuple):
     reason: str
     code: grpc.StatusCode
     sentence: str
-
-
-class TooLarge(NamedTuple):
-    """Stands for a request of this many bytes, which was not read."""
-
-    size: int
 
 
 def make_server(rules: Access, meter: Meter) -> grpc.Server:
@@ -112,7 +107,7 @@ class Guard(grpc.ServerInterceptor):
                 if refusal is not None:
                     self._refused(refusal.reason)
                     context.abort(refusal.code, refusal.sentence)
-                result = act(self._small(request, context) if isinstance(request, Iterator) else request, context)
+                result = act(self._readable(request, context) if isinstance(request, Iterator) else request, context)
                 if isinstance(result, Iterator):
                     yield from result
                 else:
@@ -126,20 +121,17 @@ class Guard(grpc.ServerInterceptor):
 
         return guarded
 
-    def _small(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+    def _readable(self, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
         for request in requests:
-            if isinstance(request, TooLarge):
-                self._refused("too_large")
-                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, self._too_large(request))
+            if isinstance(request, Refusal):
+                self._refused(request.reason)
+                context.abort(request.code, request.sentence)
             yield request
-
-    def _too_large(self, request: TooLarge) -> str:
-        return f"message has {request.size} bytes; accepted: up to {self.rules.max_message_bytes}"
 
     def _refusal(self, call: grpc.HandlerCallDetails, request: Any, context: grpc.ServicerContext) -> Refusal | None:
         wanted = access.needed(call.method)
-        if isinstance(request, TooLarge):
-            return Refusal("too_large", grpc.StatusCode.RESOURCE_EXHAUSTED, self._too_large(request))
+        if isinstance(request, Refusal):
+            return request
         if wanted and not self._in_rate():
             sentence = f"more than {self.rules.calls_per_s:g} calls a second; accepted: try again later"
             return Refusal("too_fast", grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
@@ -248,22 +240,38 @@ class Details(NamedTuple):
 def _wrapped(
     handler: grpc.RpcMethodHandler, guard: Callable[[Callable[..., Any]], Callable[..., Any]], limit: int
 ) -> grpc.RpcMethodHandler:
-    decode = handler.request_deserializer
-
-    def bounded(payload: bytes) -> Any:
-        return TooLarge(len(payload)) if len(payload) > limit else decode(payload) if decode else payload
-
+    read = _reader(handler.request_deserializer, limit)
     if handler.request_streaming:
-        return grpc.stream_stream_rpc_method_handler(guard(handler.stream_stream), bounded, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(guard(handler.stream_stream), read, handler.response_serializer)
     if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(guard(handler.unary_stream), bounded, handler.response_serializer)
+        return grpc.unary_stream_rpc_method_handler(guard(handler.unary_stream), read, handler.response_serializer)
     guarded = guard(handler.unary_unary)
 
     def one(request: Any, context: grpc.ServicerContext) -> Any:
         answers = list(guarded(request, context))
         return answers[0]
 
-    return grpc.unary_unary_rpc_method_handler(one, bounded, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(one, read, handler.response_serializer)
+
+
+def _reader(decode: Callable[[bytes], Any] | None, limit: int) -> Callable[[bytes], Any]:
+    """How a request is read: into its message, or into the refusal of what is too large or no such message.
+
+    It never raises: gRPC's server keeps the whole state of a call whose request cannot be read (1.85: 15 KB a call, for
+    as long as the process lives), so anybody could fill the memory of a service with messages of a few bytes.
+    """
+
+    def read(payload: bytes) -> Any:
+        if len(payload) > limit:
+            sentence = f"message has {len(payload)} bytes; accepted: up to {limit}"
+            return Refusal("too_large", grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
+        try:
+            return decode(payload) if decode else payload
+        except DecodeError:
+            sentence = f"message of {len(payload)} bytes cannot be read; accepted: the request of this method"
+            return Refusal("unreadable", grpc.StatusCode.INVALID_ARGUMENT, sentence)
+
+    return read
 
 
 def _code(context: grpc.ServicerContext, otherwise: str = "OK") -> str:

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import grpc
 
@@ -21,7 +22,12 @@ from sluice.v1 import prompt_pb2, rollout_pb2, verification_pb2, verification_pb
 
 STREAM_BATCH = 256
 POLL_S = 0.5
-_END = object()
+
+
+class Ended(NamedTuple):
+    """A stream has no more requests: the caller closed it, or `error` ended the reading."""
+
+    error: Exception | None
 
 
 class VerificationDoor(verification_pb2_grpc.VerificationServiceServicer):
@@ -127,22 +133,24 @@ def _batches(
             continue
         while len(batch) < STREAM_BATCH and not arrived.empty():
             batch.append(arrived.get_nowait())
-        ended = batch[-1] is _END
-        if found := [request for request in batch if request is not _END]:
+        if found := [request for request in batch if not isinstance(request, Ended)]:
             yield found  # type: ignore[misc]
-        if ended:
+        if isinstance(batch[-1], Ended):
+            if batch[-1].error is not None:
+                raise batch[-1].error
             return
 
 
 def _read_all(
     requests: Iterator[verification_pb2.VerifyRequest], arrived: queue.Queue[object], context: grpc.ServicerContext
 ) -> None:
+    error = None
     try:
         for request in requests:
             _put(arrived, request, context)
-    except grpc.RpcError:
-        return
-    _put(arrived, _END, context)
+    except Exception as raised:  # noqa: BLE001 - gRPC's abort is one; only the call's own thread can end the call
+        error = raised
+    _put(arrived, Ended(error), context)
 
 
 def _put(arrived: queue.Queue[object], item: object, context: grpc.ServicerContext) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -185,6 +186,23 @@ def test_a_message_too_large_and_calls_too_fast_are_refused_and_counted(served):
     assert one.refused("too_large") == 1
     assert [one.call() for _ in range(3)][-1] == "RESOURCE_EXHAUSTED"
     assert one.refused("too_fast") >= 1
+
+
+def test_a_message_that_cannot_be_read_is_refused_counted_and_leaves_nothing_behind(served):
+    one = served(ANYBODY)
+    with grpc.insecure_channel(one.address) as channel:
+        raw = channel.unary_unary("/sluice.v1.OperatorService/Status")
+        for seen in (0, 1000):
+            before = psutil.Process().memory_info().rss
+            for _ in range(1000):
+                with pytest.raises(grpc.RpcError) as refused:
+                    raw(b"\xff\xff\xff\x01", timeout=5.0)
+            assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert refused.value.details() == (
+                "message of 4 bytes cannot be read; accepted: the request of this method"
+            )
+            assert one.refused("unreadable") == seen + 1000
+    assert psutil.Process().memory_info().rss - before < 5 * 2**20
 
 
 def test_an_unknown_method_is_unimplemented_and_counted(served):
