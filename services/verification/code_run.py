@@ -9,7 +9,7 @@ from services.verification import plain
 from services.verification.code_tests import Call, Tests
 from services.verification.sandbox import Limits, Ran
 from services.verification.sandbox.desk import Keeper
-from services.verification.sandbox.running import Running
+from services.verification.sandbox.running import BYSTANDER, Running
 from services.verification.sandbox.wire import NotPlain, pack, unpack
 
 NOTE_CHARS = 300
@@ -188,7 +188,7 @@ def _python(source: str, tests: Tests, limits: Limits, keeper: Keeper) -> Result
             asked = None
             judge.say(answer)
         if fault is not None:
-            judge.stop("candidate")
+            judge.stop(BYSTANDER)
             return fault
         ended = judge.finish()
         ran = running.finish()

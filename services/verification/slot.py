@@ -23,6 +23,8 @@ from services.verification.watch import Watch
 from services.verification.worker import Job
 
 START_S = 300.0
+LOOK_S = 0.03
+"""How often a slot looks at a job that takes longer than that."""
 STALL_S = 0.1
 CHUNK_S = 0.02
 MAX_CHUNK = 128
@@ -101,7 +103,7 @@ class Slot:
     def __init__(self, pool: Desk, start_worker: Callable[[], WorkerProcess]) -> None:
         self._pool, self._start_worker = pool, start_worker
         self._worker: WorkerProcess | None = None
-        self._job_s = 0.001
+        self._job_s = CHUNK_S
         self._waits = False
         self._thread = threading.Thread(target=self._live, name="verification-slot", daemon=True)
 
@@ -150,12 +152,12 @@ class Slot:
         """The next findings. After a stall the other tasks are handed on. Raises `_WallLimit`."""
         at, since = current.at, time.monotonic()
         handed_on, watch = False, None
-        while not (found := current.receive(STALL_S)):
+        while not (found := current.receive(watch.pause_s if self._waits and watch else LOOK_S)):
             if current.at != at:
                 at, since, watch = current.at, time.monotonic(), None
                 self._wait(False)
                 continue
-            if not handed_on:
+            if not handed_on and time.monotonic() - since > STALL_S:
                 self._pool.give_back([task for task in tasks[done:] if task is not tasks[at]])
                 handed_on = True
             watch = watch or Watch(current.process.pid or 0)

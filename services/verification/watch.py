@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 WAITS_BELOW = 0.1
 """Who waits uses less than this share of a CPU; and asks for none, which tells it from who is kept from one."""
+SOONEST_S = 0.02
+"""A CPU's share is known after so long, two ticks of its clock."""
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -27,10 +29,15 @@ class Watch:
         self._cpu_s = look(pid).cpu_s
         self._waits = False
 
+    @property
+    def pause_s(self) -> float:
+        """From one look to the next."""
+        return max(SOONEST_S, self._looked - self._began)
+
     def waits(self) -> bool:
         """Whether it used next to no CPU lately, and wants none now."""
         now = time.monotonic()
-        if now - self._looked > max(0.05, (self._looked - self._began) / 4):
+        if now - self._looked > self.pause_s:
             seen = look(self._pid)
             self._waits = not seen.runs and seen.cpu_s - self._cpu_s < WAITS_BELOW * (now - self._looked)
             self._looked, self._cpu_s = now, seen.cpu_s

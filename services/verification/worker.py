@@ -7,6 +7,7 @@ limit, whatever it is doing; its address space is limited; what it says is JSON,
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import resource
 import signal
@@ -24,10 +25,12 @@ from sluice.v1 import prompt_pb2
 
 PRELOAD = (
     "services.verification.worker",
+    "services.verification.check.code_python",
     "services.verification.check.math",
     "services.verification.check.reasoning_gym",
     "math_verify",
     "reasoning_gym",
+    "services.verification.preload",
 )
 """What the fork server imports once, so that a worker starts in milliseconds."""
 READY = b"ready"
@@ -83,6 +86,8 @@ def serve(pipe: Connection, at: Any, memory_mb: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     _limit_memory(memory_mb)
+    # What the fork server imported lasts: to look through it for garbage would copy all its pages, in every worker.
+    gc.freeze()
     pipe.send_bytes(READY)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

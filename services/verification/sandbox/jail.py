@@ -1,8 +1,8 @@
 """A jail, from outside: starts it, hands jobs in, ends it.
 
-One jail serves one caller, one job at a time. A job that was ended by force, or that left what could not be cleaned,
-costs the jail its life: the caller starts another. Nothing of the caller is inside: not its environment, files or
-descriptors, only a control socket that the program's own process does not have.
+One jail serves one caller, one job at a time. A job that was ended by force for what it did, or that left what could
+not be cleaned, costs the jail its life: the caller starts another. Nothing of the caller is inside: not its
+environment, files or descriptors, only a control socket that the program's own process does not have.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ READ = 65536
 FLOOD = 16
 """A job is ended when it has written so many times what is kept of its output."""
 LAP_S = 0.01
+BYSTANDER = "bystander"
+"""Why a job is ended that did nothing wrong: what it worked with elsewhere has failed. Its jail lives on."""
 
 
 class Home(Protocol):
@@ -92,7 +94,7 @@ class Running:
         if report["exit"] == -signal.SIGKILL and self._jail.memory_kills() > self._kills:
             report["why"] = "memory"
         flooded = self._written > self._limits.output_kb * 1024
-        if report["why"] or not report["clean"]:
+        if report["why"] not in ("", BYSTANDER) or not report["clean"]:
             self._jail.close()
         return Ran(
             report["why"],

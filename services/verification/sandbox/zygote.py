@@ -26,8 +26,8 @@ from typing import Any
 
 from services.verification.sandbox.bodies import BODIES, CHANNEL, SOURCE
 
-TICK_S, IDLE_TICK_S = 0.02, 0.1
-"""How often a program is looked at that uses a CPU, and one that waits."""
+TICK_S, IDLE_TICK_S = 0.02, 0.3
+"""How often a program is looked at that uses a CPU; and, in the end, one that waits."""
 MAX_LEFT_BEHIND = 500
 FOLDERS = ("/tmp", "/dev/shm")
 PAGE = resource.getpagesize()
@@ -122,7 +122,7 @@ def _watch(
         why = why or _over(order, time.monotonic() - began, cpu_s - before, memory)
         if why:
             return why, None, _delay_s() > 0.25 * order["wall_s"]
-        tick, seen = TICK_S if cpu_s > seen else IDLE_TICK_S, cpu_s
+        tick, seen = TICK_S if cpu_s > seen else min(2 * tick, IDLE_TICK_S), cpu_s
 
 
 def _reap(pid: int) -> int | None:

@@ -10,6 +10,7 @@ import pytest
 from services.verification.sandbox import JailLost, Limits, walls
 from services.verification.sandbox.desk import Keeper
 from services.verification.sandbox.jail import Jail
+from services.verification.sandbox.running import BYSTANDER
 from services.verification.sandbox.wire import pack, unpack
 
 pytestmark = pytest.mark.sandbox
@@ -81,6 +82,15 @@ def test_the_next_job_sees_nothing_of_what_the_last_one_left(reuse):
             left = program(jail, LEAVE_ALL, limits=Limits(cpu_s=5, wall_s=60))
             assert (left.why, left.exit) == ("", 0) and left.left >= 1, left.stderr
     keeper.close()
+
+
+def test_a_job_ended_for_anothers_fault_leaves_a_clean_jail_that_lives_on():
+    jail = Jail(warm=False)
+    running = jail.start("program", Limits(cpu_s=5, wall_s=60), {"source": LEAVE_ALL + "\nimport time; time.sleep(60)"})
+    time.sleep(0.3)
+    assert running.stop(BYSTANDER).why == BYSTANDER
+    assert jail.good and program(jail, SEE_ALL).stdout.startswith(CLEAN)
+    jail.close()
 
 
 def test_the_next_job_is_not_slowed():
