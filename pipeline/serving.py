@@ -120,6 +120,12 @@ weights cast to that type. `with a GPU` is the same test, which is skipped where
 a dense reload from the reader's own copy of the policy, which the deltas keep whole: the scale of a quantised layer
 depends on all of its weights.
 
+A delta travels as a delta to every engine, and is decoded into the reader's copy before the pause. What happens in the
+pause differs: transformers exchanges memory with that copy, which takes no longer for a large policy than for a small
+one; vLLM loads the whole policy from shared memory through the model's own `load_weights`, layer by layer, because its
+layers do not keep the weights that they were given (on a CPU they are repacked for oneDNN and the originals dropped),
+so that there is nothing left which a patch of a few values could be written into.
+
 ## An adapter instead of every weight
 
 `model.policy: lora` trains a LoRA adapter (PEFT's) and nothing else. Only its tensors travel, under the names of PEFT's
