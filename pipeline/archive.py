@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.extras import need
 from pipeline.log.api import Log, Record
 from pipeline.log.archive import BOUNDS, NAME
 from pipeline.rundir import RunDir
@@ -65,8 +66,7 @@ def _write(directory: RunDir, folder: Path) -> dict[str, int]:
 
 
 def _topic(log: Log, topic: str, path: Path) -> int:
-    import pyarrow
-    from pyarrow import parquet
+    pyarrow, parquet = need("pyarrow"), need("pyarrow.parquet")
 
     header = pyarrow.struct([("name", pyarrow.string()), ("value", pyarrow.binary())])
     columns = [("partition", pyarrow.int32()), ("offset", pyarrow.int64()), ("timestamp_ms", pyarrow.int64())]

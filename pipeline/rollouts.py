@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from pipeline import records
 from pipeline.data.prompt import text_of
 from pipeline.errors import Poison, UserError
+from pipeline.extras import need
 from pipeline.log.api import Log, read_all
 from pipeline.topics import Names
 from pipeline.view import View
@@ -206,8 +207,7 @@ def _to_lines(found: Iterator[Row], path: Path) -> int:
 
 
 def _to_parquet(found: Iterator[Row], path: Path) -> int:
-    import pyarrow
-    from pyarrow import parquet
+    pyarrow, parquet = need("pyarrow"), need("pyarrow.parquet")
 
     types = {"list": pyarrow.list_(pyarrow.uint64())}
     schema = pyarrow.schema([(name, types.get(kind) or kind) for name, kind in COLUMNS.items()])

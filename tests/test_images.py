@@ -42,3 +42,9 @@ def test_torch_is_one_layer_that_two_images_share_and_two_do_not_hold():
     stage = {name: re.search(r"FROM base AS torch.*?\n\n", text, re.S) for name, text in FILES.items()}
     assert stage["learning"] and stage["learning"].group() == stage["generation"].group()
     assert all("torch" not in FILES[name].replace("No torch", "") for name in ("difficulty", "verification"))
+
+
+def test_an_image_holds_what_its_service_needs_and_no_more():
+    extras = {name: re.search(r"image.sh sluice (.*)", text)[1].strip('"').split(",") for name, text in FILES.items()}
+    assert extras["difficulty"] == ["trace"] and extras["verification"] == ["trace", "checks"]
+    assert "torch" in extras["learning"] and any(one.startswith("torch") for one in extras["generation"])

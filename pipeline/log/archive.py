@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.errors import Lost, UserError
+from pipeline.extras import need
 from pipeline.log.api import GroupReader, Position, Record, TopicConfig, Writer
 
 BATCH = 1000
@@ -126,7 +127,7 @@ class ArchiveFollower:
         return self._files[topic][1][partition][1]
 
     def _read(self, begins: dict[Position, int]) -> Iterator[Record]:
-        from pyarrow import parquet
+        parquet = need("pyarrow.parquet")
 
         for topic, (path, _) in self._files.items():
             with parquet.ParquetFile(path) as file:
@@ -143,8 +144,7 @@ def _record(topic: str, row: dict[str, Any]) -> Record:
 
 
 def _described(path: Path) -> tuple[str, Bounds]:
-    import pyarrow
-    from pyarrow import parquet
+    pyarrow, parquet = need("pyarrow"), need("pyarrow.parquet")
 
     try:
         found = parquet.read_schema(path).metadata or {}

@@ -340,3 +340,10 @@ def test_the_generated_files_are_what_the_code_makes():
 
     made = write_chart.files()
     assert {file.name: file.read_text() for file in made} == {file.name: text for file, text in made.items()}
+
+
+@pytest.mark.parametrize(("example", "service"), [("laptop", "verification"), ("spot-rollout-fleet", "learning")])
+def test_the_start_job_runs_in_an_image_that_can_read_the_prompts(example, service):
+    jobs = [job for job in of(render(CHART / f"examples/{example}.yaml"), "Job") if name(job).endswith("start")]
+    images = [container["image"] for job in jobs for container in job["spec"]["template"]["spec"]["containers"]]
+    assert len(images) == 1 and f"sluice-{service}:" in images[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_a_run_file_that_is_missing_or_no_yaml_is_named(tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text("run: [")
     refused(sluice("run", str(broken)), "broken.yaml", "YAML")
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(tmp_path):
+    """A module of its name stands before the real one, which fails as a package does that is not there."""
+    (tmp_path / "pyarrow.py").write_text("raise ModuleNotFoundError(\"No module named 'pyarrow'\", name='pyarrow')")
+    (tmp_path / "sums.parquet").write_bytes(b"")
+    sources = json.dumps([{"kind": "jsonl", "path": str(tmp_path / "sums.parquet")}])
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    arguments = ["--dir", str(tmp_path / "run"), "--plain", "--set", f"data.sources={sources}"]
+    refused(sluice("run", str(SMALL), *arguments, env={"PYTHONPATH": path}), "pyarrow", "pip install 'sluice[data]'")
 
 
 def test_a_missing_model_folder_is_named(tmp_path):

@@ -41,11 +41,11 @@ sluice.dev/run: {{ .Values.run.run | default "demo" }}
 {{- end -}}
 {{- end -}}
 
-{{/* Prompts of a Hugging Face data set need the image that holds its library. */}}
+{{/* Whose image holds what reads the prompts: reasoning-gym is in verification's, everything is in learning's. */}}
 {{- define "sluice.startService" -}}
-{{- $kinds := list -}}
-{{- range (dig "data" "sources" list .Values.run) }}{{ $kinds = append $kinds (.kind | default "") }}{{ end -}}
-{{- ternary "learning" "difficulty" (has "huggingface" $kinds) -}}
+{{- $other := false -}}
+{{- range (dig "data" "sources" list .Values.run) }}{{ if ne (.kind | default "") "reasoning_gym" }}{{ $other = true }}{{ end }}{{ end -}}
+{{- ternary "learning" "verification" $other -}}
 {{- end -}}
 
 {{- define "sluice.podSecurity" -}}

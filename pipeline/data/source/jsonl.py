@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.data.rows import Columns
 from pipeline.errors import UserError
+from pipeline.extras import need
 from sluice.v1 import prompt_pb2
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet")
@@ -67,8 +68,7 @@ def _json_lines(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow
-    from pyarrow import parquet
+    pyarrow, parquet = need("pyarrow"), need("pyarrow.parquet")
 
     try:
         with parquet.ParquetFile(path) as file:

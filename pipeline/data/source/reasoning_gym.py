@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.data.prompt import build
 from pipeline.errors import UserError
+from pipeline.extras import need
 from sluice.v1 import prompt_pb2
 
 UNSUITABLE = {
@@ -68,12 +69,11 @@ class ReasoningGym:
             yield build([("user", self._says(item))], check, system=self.system, domain=domain, family=self.name)
 
     def _dataset(self) -> Any:
-        import reasoning_gym
-        from reasoning_gym.factory import DATASETS
+        reasoning_gym, datasets = need("reasoning_gym"), need("reasoning_gym.factory").DATASETS
 
-        if self.name not in DATASETS:
-            raise UserError.choice("reasoning_gym: the generator", self.name, set(DATASETS) - set(UNSUITABLE))
-        knobs = [name for name in DATASETS[self.name][1].__dataclass_fields__ if name not in ("size", "seed")]
+        if self.name not in datasets:
+            raise UserError.choice("reasoning_gym: the generator", self.name, set(datasets) - set(UNSUITABLE))
+        knobs = [name for name in datasets[self.name][1].__dataclass_fields__ if name not in ("size", "seed")]
         for knob in self.config:
             if knob not in knobs:
                 raise UserError.choice(f"reasoning_gym {self.name!r}: a setting", knob, knobs)
