@@ -12,19 +12,20 @@ python)
     python3 -c 'import ensurepip' 2>/dev/null && exit
     apt-get update
     apt-get install --yes --no-install-recommends python3 python3-venv
-    rm -rf /var/lib/apt/lists/*
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/*
     ;;
 compiler)
     # Of the build alone: PyPI has pycosat, which reasoning-gym asks for, as source only.
     apt-get update
     apt-get install --yes --no-install-recommends gcc libc6-dev
     case $(command -v python3) in /usr/bin/*) apt-get install --yes --no-install-recommends python3-dev ;; esac
-    rm -rf /var/lib/apt/lists/*
+    rm -rf /var/lib/apt/lists/* /var/cache/apt/*
     ;;
 torch)
     python3 -m venv /build/pip
     /build/pip/bin/pip install --no-cache-dir --target /opt/torch --constraint /build/constraints.txt \
         ${2:+--index-url "$2"} torch
+    rm -r /build/pip
     ;;
 sluice)
     python3 -m venv /opt/sluice
