@@ -29,7 +29,7 @@ from pipeline.recipe import load_recipe, shipped
 from tests.bench.table import machine, table
 from tests.services.learning.learning_world import HELD_OUT, OnLine
 
-STEPS, ROLLOUTS, REACHED, EVERY = 80, 64, 0.8, 4
+STEPS, ROLLOUTS, REACHED, EVERY, LR = 100, 64, 0.8, 4, 1e-2
 STREAM_STEPS = 40
 PICTURE = Path(__file__).parents[2] / "docs" / "bench" / "recipes.svg"
 
@@ -38,7 +38,7 @@ class Mixed(OnLine):
     """The learning world with three kinds of pairs."""
 
     def __init__(self, recipe: str, seed: int, steps: int = STEPS) -> None:
-        super().__init__(recipe, seed, steps=steps, rollouts=ROLLOUTS)
+        super().__init__(recipe, seed, steps=steps, rollouts=ROLLOUTS, lr=LR)
         self.stream: list[list[tuple[str, Any]]] = []
 
     def right(self, pair: tuple[int, int], tokens: list[int]) -> bool:
@@ -114,7 +114,7 @@ def main() -> str:
         [
             "# Every recipe on one task of mixed difficulty",
             f"Pass rate {before:.2f} at first; at most {STEPS} steps of {ROLLOUTS} rollouts, {len(seeds)} seeds, AdamW "
-            "at 3e-3 (the recipe's own optimiser where it has another, at that rate). `-`: not in "
+            f"at {LR:g} (the recipe's own optimiser where it has another, at that rate). `-`: not in "
             f"{STEPS * ROLLOUTS:,} rollouts. After the stream: pass rate after {len(_stream())} groups of 8 that GRPO "
             f"sampled over {STREAM_STEPS} steps, seed {seeds[0]}. Methods of several turns, demonstrations or special "
             "rewards act as what they stand on here. "

@@ -28,7 +28,7 @@ from services.learning.trainer import Trainer
 from sluice.v1 import prompt_pb2, rollout_pb2
 from tests.services.learning.rollouts import CORRECT, VOCAB, WRONG, tiny_model
 
-LONGEST, STEPS, ROLLOUTS = 2, 30, 16
+LONGEST, STEPS, ROLLOUTS, LR = 2, 30, 16, 3e-3
 ASKED = [(a, b) for a in range(10) for b in range(10) if (a + b) % 3]
 HELD_OUT = [(a, b) for a in range(10) for b in range(10) if not (a + b) % 3]
 
@@ -46,9 +46,9 @@ class OnLine:
     itself, and so has no advantage to turn, it turns the verdicts."""
 
     def __init__(
-        self, recipe: str, seed: int, flip: bool = False, steps: int = STEPS, rollouts: int = ROLLOUTS
+        self, recipe: str, seed: int, flip: bool = False, steps: int = STEPS, rollouts: int = ROLLOUTS, lr: float = LR
     ) -> None:
-        self.recipe, self.steps, self.rollouts = _quick(load_recipe(recipe)), steps, rollouts
+        self.recipe, self.steps, self.rollouts = _quick(load_recipe(recipe), lr), steps, rollouts
         self.model = tiny_model(seed, torch.float32)
         if any(signal.name == "teacher" for signal in self.recipe.signals):
             lead(self.model)
@@ -173,13 +173,13 @@ def _kinds(logits_NV: torch.Tensor) -> torch.Tensor:
     return torch.stack((logp_NV[:, 0::2].logsumexp(1), logp_NV[:, 1::2].logsumexp(1)), 1)
 
 
-def _quick(recipe: Recipe) -> Recipe:
-    """The recipe with a learning rate for thirty steps of a model of a few thousand weights."""
+def _quick(recipe: Recipe, lr: float) -> Recipe:
+    """The recipe with a learning rate for some tens of steps of a model of a few thousand weights."""
     modifiers = [
         one.model_copy(update={"knobs": one.knobs | {"limit": math.log(VOCAB)}}) if one.name == "gtpo_entropy" else one
         for one in recipe.modifiers
     ]
-    knobs = recipe.optimizer.knobs | {"lr": 3e-3}
+    knobs = recipe.optimizer.knobs | {"lr": lr}
     if "warmup_steps" in knobs:
         knobs["warmup_steps"] = 0
     optimizer = recipe.optimizer.model_copy(update={"knobs": knobs})
