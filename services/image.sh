@@ -4,7 +4,8 @@
 #   image.sh python             Debian 12 as a base holds no Python: its own is added
 #   image.sh compiler           a C compiler, for a package that has no wheel
 #   image.sh torch INDEX        torch and what it needs into /opt/torch; INDEX empty: PyPI, whose Linux build is CUDA's
-#   image.sh sluice EXTRAS      Sluice with these extras into /opt/sluice, on top of /opt/torch where that is
+#   image.sh needs EXTRAS       what Sluice with these extras needs into /opt/sluice, on top of /opt/torch where that is
+#   image.sh sluice             Sluice itself: a change of its code installs nothing else again
 set -eu
 
 case $1 in
@@ -27,16 +28,21 @@ torch)
         ${2:+--index-url "$2"} torch
     rm -r /build/pip
     ;;
-sluice)
+needs)
     python3 -m venv /opt/sluice
     if [ -d /opt/torch ]; then
         echo /opt/torch > "$(/opt/sluice/bin/python -c 'import site; print(site.getsitepackages()[0])')/torch.pth"
     fi
+    # An empty Sluice: its metadata say what it needs.
+    mkdir -p /build/proto /build/pipeline /build/services
     /opt/sluice/bin/pip install --no-cache-dir --constraint /build/constraints.txt "/build[$2]"
+    ;;
+sluice)
+    /opt/sluice/bin/pip install --no-cache-dir --no-deps --force-reinstall /build
     /opt/sluice/bin/pip uninstall --quiet --yes pip
     ;;
 *)
-    echo "image.sh: step is '$1'; accepted: python, compiler, torch, sluice" >&2
+    echo "image.sh: step is '$1'; accepted: python, compiler, torch, needs, sluice" >&2
     exit 2
     ;;
 esac
