@@ -189,6 +189,11 @@ class LearningHandler:
         """Write a checkpoint after the current step."""
         self._save_wanted = True
 
+    @property
+    def saved(self) -> bool:
+        """Is the newest step in a checkpoint?"""
+        return self.checkpoint is not None and self.checkpoint.step == self.step
+
     def progress(self) -> learning_pb2.ProgressResponse:
         """Where it is."""
         return learning_pb2.ProgressResponse(

@@ -120,8 +120,11 @@ class LearningService:
 
     @property
     def finished(self) -> bool:
-        """Every requested rollout has its outcome."""
-        return self.handler.finished
+        """May a leaving process end? When the run ends: as soon as every requested rollout has its outcome.
+
+        When only this process does, as soon as its last step is saved: the run goes on with the next learner.
+        """
+        return self.handler.finished if self.context.life.run_ends else self.handler.saved
 
     def register(self, server: grpc.Server) -> list[str]:
         """Its craft on the door."""
@@ -146,6 +149,8 @@ class LearningService:
         handler.held = life.phase in (Phase.PHASE_PAUSED, Phase.PHASE_UNSPECIFIED) or life.paused_here
         if life.run_ends:
             handler.stop()
+        elif life.leaving and not handler.saved:
+            handler.save_soon()
         with suppress(LogUnavailable):  # they say it again
             self._hear_workers()
         yield from handler(found, now_ms)

@@ -74,6 +74,16 @@ def test_every_service_killed_at_a_random_moment_and_the_learner_between_its_tra
         assert f"{worker} died (signal 9)" in said
 
 
+@pytest.mark.parametrize("log", ["embedded"])
+def test_a_learner_that_is_told_to_leave_saves_its_last_step_and_the_next_one_goes_on(sets, tmp_path):
+    with Running(tmp_path / "run", sets | {"learning.checkpoint_every": 1000}) as run:
+        run.until(lambda view: view.step >= 4, "step 4")
+        run.kill("learning", signal.SIGTERM)
+        assert run.wait() == 0, run.said() + run.logs()
+    account = conserved(tmp_path / "run")
+    assert (account["epochs"], account["voided_steps"]) == (2, 0)
+
+
 @pytest.mark.parametrize("log", [pytest.param("embedded", marks=pytest.mark.long), pytest.param("kafka", marks=KAFKA)])
 def test_workers_join_in_mid_run_and_leave_by_drain_and_by_kill(sets, tmp_path):
     directory = tmp_path / "run"
