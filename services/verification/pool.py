@@ -38,13 +38,15 @@ def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 
 
 class Pool:
-    """Worker processes: `workers` at work at a time; 0 means as many as `cores()` but at least 2. Thread-safe.
+    """Worker processes: `workers` at work at a time; 0 means one more than `cores()`. Thread-safe.
+
+    One more, since a worker waits for its jails now and then, and holds its place until a job is seen to sleep.
 
     `memory_mb`: by how much each may grow. `waiting`: how many more there may be while jobs wait.
     """
 
     def __init__(self, workers: int = 0, memory_mb: int = 512, waiting: int = 64) -> None:
-        self.workers = workers or max(2, cores())
+        self.workers = workers or cores() + 1
         self._memory_mb, self._most_slots = memory_mb, self.workers + waiting
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(worker.PRELOAD))

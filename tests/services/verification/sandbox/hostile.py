@@ -187,7 +187,7 @@ FILES = [
     refused("write /usr", "open('/usr/x', 'w')"),
     refused("write /", "open('/x', 'w')"),
     refused("write /dev", "open('/dev/x', 'w')"),
-    refused("write /sluice", "open('/sluice/services/verification/sandbox/zygote.py', 'w')"),
+    refused("write /sluice", "open('/sluice/services/verification/sandbox/zygote.pyc', 'w')"),
     refused("the environment of process 1", "if open('/proc/1/environ').read() == '': raise OSError"),
     refused("the memory of process 1", "open('/proc/1/mem', 'r+b')"),
     refused("the descriptors of process 1", "os.listdir('/proc/1/fd')"),
