@@ -2,6 +2,7 @@
 
 values.schema.json   from values.yaml, the bounds below, and the run file's own schema; no unknown key is accepted
 files/topics.json    every topic with its partitions and settings, for Strimzi
+files/sluice-sandbox.json  the nodes' system-call filter for verification that runs programs
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import yaml
 
 from pipeline import config
 from pipeline.commands import topics
+from services.verification.sandbox import seccomp
 
 CHART = Path(__file__).parent / "sluice"
 NAME = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$"}
@@ -57,6 +59,8 @@ BOUNDS: dict[str, Any] = {
     "doors.maxMessageBytes": {"type": "integer", "minimum": 1024},
     "doors.maxCalls": POSITIVE,
     "security.runAsUser": POSITIVE,
+    "verification.code.namespace": NAME,
+    "verification.code.seccompProfile": {"type": "string", "pattern": "^[A-Za-z0-9._/-]+[.]json$"},
     "security.fsGroup": POSITIVE,
 }
 BY_NAME: dict[str, Any] = {
@@ -132,6 +136,18 @@ def values_schema() -> dict[str, Any]:
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "Sluice", "$defs": definitions, **schema}
 
 
+def sandbox_profile() -> dict[str, Any]:
+    """What a pod may not call in which bubblewrap builds jails: what a jail may not, but for the building itself."""
+    build = {"unshare", "clone", "clone3", "mount", "umount2", "pivot_root", "sethostname"}
+    process = {"socket", "ioctl", "prlimit64", "setpriority", "sched_setaffinity", "get_mempolicy"}
+    refused = sorted(set(seccomp.numbers("x86_64")) - build - process)
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+        "syscalls": [{"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": seccomp.EPERM}],
+    }
+
+
 def files() -> dict[Path, str]:
     """Every file that this makes, with its text."""
     said = io.StringIO()
@@ -140,6 +156,7 @@ def files() -> dict[Path, str]:
     return {
         CHART / "values.schema.json": json.dumps(values_schema(), indent=1) + "\n",
         CHART / "files/topics.json": said.getvalue(),
+        CHART / "files/sluice-sandbox.json": json.dumps(sandbox_profile(), indent=1) + "\n",
     }
 
 

@@ -82,7 +82,7 @@ class Held:
         """The copy is of the manifest's version, if digests agree. Raises `Poison` that names tensors."""
         for name in self._touched | (self.tensors.keys() - self._digests.keys()):
             self._digests[name] = weights.tensor_digest(self.tensors[name])
-        wrong = [name for name, spec in self.specs.items() if spec.sha256 and spec.sha256 != self._digests[name]]
+        wrong = [name for name, spec in self.specs.items() if spec.digest and spec.digest != self._digests[name]]
         digest = weights.policy_digest(self._digests)
         if wrong or digest != manifest.parts[-1].result_sha256:
             raise Poison(

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import xxhash
 import zstandard
 from numpy.typing import NDArray
 
@@ -77,8 +78,8 @@ class Range:
             rows=self.all_rows,
             codec=codec,  # type: ignore[arg-type]
             data=data,
-            sha256=hashlib.sha256(decoded).digest(),
             changed=changed,
+            digest=tensor_digest(decoded),
         )
 
 
@@ -169,7 +170,7 @@ def decode(chunk: weights_pb2.WeightChunk) -> tuple[sparse.Positions | None, spa
     else:
         accepted = "DENSE, DENSE_ZSTD, SPARSE_GAP16_ZSTD"
         raise Poison(f"chunk of {chunk.tensor!r} has codec {chunk.codec}; accepted: {accepted}")
-    if len(payload) != size or hashlib.sha256(payload).digest() != chunk.sha256:
+    if len(payload) != size or tensor_digest(payload) != chunk.digest:
         raise Poison(f"chunk of {chunk.tensor!r} at row {chunk.first_row}, version {chunk.version}, is corrupt")
     if chunk.codec != weights_pb2.WEIGHT_CODEC_SPARSE_GAP16_ZSTD:
         return None, plain(payload, chunk.dtype)
@@ -180,8 +181,11 @@ def decode(chunk: weights_pb2.WeightChunk) -> tuple[sparse.Positions | None, spa
 
 
 def tensor_digest(payload: Buffer | NDArray) -> bytes:
-    """SHA-256 of one tensor's values; 32 bytes."""
-    return hashlib.sha256(payload).digest()
+    """XXH3-128 of one tensor's values; 16 bytes.
+
+    It tells damage and mistakes, ten times as fast as SHA-256 here; who may write is the log's affair.
+    """
+    return xxhash.xxh3_128_digest(payload)
 
 
 def policy_digest(digests: Mapping[str, bytes]) -> bytes:

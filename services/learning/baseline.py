@@ -43,10 +43,10 @@ class Plain:
         """The values of some of its rows."""
         return self.values[shard.first_row * shard.row_values : (shard.first_row + shard.all_rows) * shard.row_values]
 
-    def spec(self, name: str, sha256: bytes = b"") -> weights_pb2.TensorSpec:
+    def spec(self, name: str, digest: bytes = b"") -> weights_pb2.TensorSpec:
         """Name, type, shape and digest."""
-        digest = sha256 or weights.tensor_digest(self.values)
-        return weights_pb2.TensorSpec(name=name, dtype=self.dtype, shape=self.shape, sha256=digest)
+        digest = digest or weights.tensor_digest(self.values)
+        return weights_pb2.TensorSpec(name=name, dtype=self.dtype, shape=self.shape, digest=digest)
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Publication:
     def manifest(self, step: int, now_ms: int) -> weights_pb2.WeightManifest:
         """The commit of this version. `step` made it."""
         assert self.parts, "a manifest is written after its chunks"
-        result = weights.policy_digest({name: spec.sha256 for name, spec in self.specs.items()})
+        result = weights.policy_digest({name: spec.digest for name, spec in self.specs.items()})
         for part in self.parts:
             part.result_sha256 = result
         return weights_pb2.WeightManifest(

@@ -7,10 +7,12 @@ and trains in one process, with one optimiser rate for all. Then all of them lea
 GRPO's policy sampled while it learned: what `sluice relearn` does with a recorded run.
 
 SEEDS=0-2 RECIPES=grpo,dapo make bench-recipes      some of them
+KEEP=FOLDER make bench-recipes    goes on where a run of the same tree and seeds that kept its rows there was broken off
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -133,6 +135,16 @@ def _stream() -> list[list[tuple[str, Any]]]:
 
 def _row(name: str, seeds: Sequence[int]) -> list[Any]:
     """Name, confidence, seeds that reached it, their median rollouts, each seed's, pass rate after the stream."""
+    keep = Path(os.environ.get("KEEP") or os.devnull) / f"{name}.json"
+    if keep.is_file():
+        return json.loads(keep.read_text())
+    row = _learn(name, seeds)
+    if keep.parent.is_dir():
+        keep.write_text(json.dumps(row))
+    return row
+
+
+def _learn(name: str, seeds: Sequence[int]) -> list[Any]:
     torch.set_num_threads(1)
     each = [Mixed(name, seed).reach() for seed in seeds]
     reached = [one for one in each if one is not None]

@@ -7,6 +7,7 @@ KUBECONFIG points to a cluster that may be thrown away. From the environment:
     IMAGES     command that builds an image and puts it where the cluster finds it: {name}, {file}, {context}
     REGISTRY   what image names begin with: localhost     TAG, TAG_2   two tags of the same images: dev, and none
     VOLUMES    folder on the node for learners' volumes: this machine's temporary folder
+    SECCOMP    folder of the kubelet's seccomp profiles, as seen from here: /var/lib/kubelet/seccomp
     KEDA       command that installs KEDA, before the stage that needs it; empty: it is there
 """
 

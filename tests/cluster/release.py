@@ -79,7 +79,7 @@ class Release:
         selector = f"app.kubernetes.io/instance={self.name}"
         if service:
             selector += f",app.kubernetes.io/component={service}"
-        return get("pods", self.namespace, "-l", selector)
+        return get("pods", self.namespace, "-A", "-l", selector)
 
     def count(self, service: str) -> int:
         """Pods of a service that are not on their way out."""
@@ -88,7 +88,8 @@ class Release:
     def log(self, service: str, ok: bool = True) -> str:
         """The last words of a service's containers."""
         selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={service}"
-        return kubectl("-n", self.namespace, "logs", "-l", selector, "--all-containers", "--tail=30", ok=ok)
+        home = next((pod["metadata"]["namespace"] for pod in self.pods(service)), self.namespace)
+        return kubectl("-n", home, "logs", "-l", selector, "--all-containers", "--tail=30", ok=ok)
 
     def uninstall(self) -> None:
         """`helm uninstall`, and wait until its pods are gone."""
@@ -170,9 +171,9 @@ def secret(name: str, namespace: str, **data: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "data": coded}
 
 
-def prepare(broker: Broker, namespace: str = "sluice-test") -> None:
-    """The namespace under the restricted Pod Security Standard, and the secrets."""
-    labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+def prepare(broker: Broker, namespace: str = "sluice-test", level: str = "restricted") -> None:
+    """The namespace under this Pod Security Standard, and the secrets."""
+    labels = {f"pod-security.kubernetes.io/{mode}": level for mode in ("enforce", "warn")}
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
     users = [secret(f"kafka-{user}", namespace, username=user, password=word) for user, word in PASSWORDS.items()]
     apply(

@@ -8,22 +8,38 @@ broker      the broker is restarted in the middle of the job
 upgrade     a changed run file, a changed image tag, a rollback: the run goes on
 keda        KEDA takes generation from 1 to 3 workers and back, and no other service moves
 scale       the same by hand; throughput by number of workers
+code        programs are refused with the reason; in a namespace of their own they run in jails, and nothing else does
 broken      an install that cannot work says why
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shlex
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
-from tests.cluster.release import READY_S, SERVICES, Release, Watch, account, is_ready, release
-from tests.cluster.tools import NotSo, get, helm, kubectl, run, say, until
+from tests.cluster.release import READY_S, SERVICES, Release, Watch, account, is_ready, prepare, release
+from tests.cluster.tools import ROOT, NotSo, get, helm, kubectl, run, say, until
 from tests.kafka.secure import Broker
 
 TARGET = 0.8
 """Mean accuracy of the last steps' rollouts that the tiny job must reach."""
+
+
+@contextlib.contextmanager
+def job(broker: Broker, name: str, seconds: float = 900, **values: Any) -> Iterator[tuple[Release, Watch]]:
+    """A release whose job has begun; whatever happens to it meanwhile, it has to finish and its account to be clean."""
+    with release(broker, name, **values) as one:
+        one.install()
+        yield one, Watch.of(one)
+        Watch.of(one).finished(seconds)
+        account(one)
 
 
 def images(broker: Broker) -> None:
@@ -61,21 +77,18 @@ LEFT = "all,cm,secret,sa,pvc,pdb,networkpolicy,ingress,job,role,rolebinding"
 
 def learns(broker: Broker) -> None:
     """To its target."""
-    with release(broker, "learns", run={"learning": {"steps": 300}}) as one:
-        one.install()
-        view = Watch.of(one).finished(1800)
-        account(one)
-        last = [step.metrics["accuracy_mean"] for step in view.steps[-20:]]
-        say(f"    accuracy of the last 20 of {len(view.steps)} steps: {sum(last) / len(last):.3f}")
-        if sum(last) / len(last) < TARGET:
-            raise NotSo(f"accuracy is {sum(last) / len(last):.3f}; wanted: {TARGET}")
+    with job(broker, "learns", run={"learning": {"steps": 300}}, seconds=1800) as (one, _):
+        pass
+    steps = Watch.of(one).watcher.look().steps
+    last = [step.metrics["accuracy_mean"] for step in steps[-20:]]
+    say(f"    accuracy of the last 20 of {len(steps)} steps: {sum(last) / len(last):.3f}")
+    if sum(last) / len(last) < TARGET:
+        raise NotSo(f"accuracy is {sum(last) / len(last):.3f}; wanted: {TARGET}")
 
 
 def deletions(broker: Broker) -> None:
     """Each service's pod, with grace and with none, the learner's among them."""
-    with release(broker, "deletions") as one:
-        one.install()
-        watch = Watch.of(one)
+    with job(broker, "deletions") as (one, watch):
         at = watch.step(2).step
         for grace in ([], ["--force", "--grace-period=0"]):
             for service in SERVICES:
@@ -86,30 +99,21 @@ def deletions(broker: Broker) -> None:
                 at = watch.step(min(at + 2, 38)).step
                 how = "without" if grace else "with"
                 say(f"    {service} deleted {how} grace: back and at step {at} in {time.monotonic() - begun:.0f} s")
-        watch.finished()
-        account(one)
 
 
 def broker_restarts(broker: Broker) -> None:
     """The broker is away for some seconds."""
-    with release(broker, "broker") as one:
-        one.install()
-        watch = Watch.of(one)
+    with job(broker, "broker") as (one, watch):
         at = watch.step(3).step
         broker.stop()
         time.sleep(10)
         broker.start()
-        watch = Watch.of(one)
-        watch.step(at + 3)
-        watch.finished()
-        account(one)
+        Watch.of(one).step(at + 3)
 
 
 def upgrade(broker: Broker) -> None:
     """The run goes on over each change."""
-    with release(broker, "upgrade", run={"learning": {"steps": 80}}) as one:
-        one.install()
-        watch = Watch.of(one)
+    with job(broker, "upgrade", run={"learning": {"steps": 80}}) as (one, watch):
         at = watch.step(3).step
         one.values["run"]["learning"]["lr"] = 2e-4
         changes: list[tuple[str, Callable[[], None]]] = [("changed run file", one.install)]
@@ -122,8 +126,6 @@ def upgrade(broker: Broker) -> None:
             act()
             at = watch.step(at + 2).step
             say(f"    {what}: step {at} after {time.monotonic() - begun:.0f} s")
-        watch.finished()
-        account(one)
 
 
 def retag(one: Release, tag: str) -> None:
@@ -140,9 +142,7 @@ def keda(broker: Broker) -> None:
     """On the lag of `requests`."""
     scaling = {"enabled": True, "kind": "keda", "min": 1, "max": 3, "lagPerReplica": 16, "cooldownSeconds": 15}
     small = {"limits": {"memory": "3Gi"}, "requests": {"cpu": "50m", "memory": "256Mi"}}
-    with release(broker, "keda", generation={"autoscaling": scaling, "resources": small}) as one:
-        one.install()
-        watch = Watch.of(one)
+    with job(broker, "keda", generation={"autoscaling": scaling, "resources": small}) as (one, watch):
         others = {service: one.count(service) for service in SERVICES if service != "generation"}
         begun = time.monotonic()
         until("three rollout workers", 300, lambda: one.count("generation") == 3, one.describe)
@@ -153,14 +153,11 @@ def keda(broker: Broker) -> None:
         say(f"    3 to 1 worker in {time.monotonic() - begun:.0f} s after the end")
         if others != {service: one.count(service) for service in others}:
             raise NotSo(f"another service moved: {others} before")
-        account(one)
 
 
 def scale(broker: Broker) -> None:
     """`kubectl scale`; a rate for each number of workers."""
-    with release(broker, "scale", run={"learning": {"steps": 60}}) as one:
-        one.install()
-        watch = Watch.of(one)
+    with job(broker, "scale", run={"learning": {"steps": 60}}) as (one, watch):
         at = watch.step(3).step
         for workers in (1, 2, 3, 1):
             name = next(o["metadata"]["name"] for o in get("deployments", one.namespace) if "generation" in str(o))
@@ -171,13 +168,41 @@ def scale(broker: Broker) -> None:
             rate = (after - before) * 256 / (time.monotonic() - begun)
             say(f"    {workers} workers: {rate:.0f} rollouts a second")
             at = after
-        watch.finished()
-        account(one)
 
 
 def ready_of(one: Release, service: str) -> int:
     pods = [pod for pod in one.pods(service) if "deletionTimestamp" not in pod["metadata"]]
     return len(pods) if all(map(is_ready, pods)) else -1
+
+
+def code(broker: Broker) -> None:
+    """Off, programs are refused and the job goes on; on, verification has the least that its jails need."""
+    with job(broker, "plain") as (one, _):
+        has_verdict(one, RIGHT, "INFRA_ERROR", "sandbox")
+    profile = Path(os.environ.get("SECCOMP", "/var/lib/kubelet/seccomp"), "sluice-sandbox.json")
+    profile.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "helm/sluice/files/sluice-sandbox.json", profile)
+    prepare(broker, PROGRAMS, LEVEL)
+    with job(broker, "programs", verification={"code": {"enabled": True, "namespace": PROGRAMS}}) as (one, _):
+        for program, wanted in ((RIGHT, "CORRECT"), (WRONG, "WRONG"), (SLEEPS, "idle"), (READS, "CORRECT")):
+            has_verdict(one, program, wanted)
+
+
+PROGRAMS, LEVEL = "sluice-programs", "privileged"
+RIGHT, WRONG = "print(2 * int(input()))", "print(3 * int(input()))"
+SLEEPS = "import time; time.sleep(1000)"
+READS = "import os; print(4 if not os.path.exists('/etc/sluice-kafka-sasl') else os.listdir('/proc'))"
+
+
+def has_verdict(one: Release, program: str, *wanted: str) -> None:
+    """The pod's own `sluice verify`, of a program that shall double a number, says so."""
+    pod = one.pods("verification")[0]["metadata"]
+    spec = json.dumps({"tests": [{"input": "2\n", "output": "4\n"}]})
+    command = ["sluice", "verify", "code_python", "--spec", spec, "--answer", program]
+    said = kubectl("-n", pod["namespace"], "exec", pod["name"], "--", *command, ok=False)
+    if not all(word in said for word in wanted):
+        raise NotSo(f"{program!r} was {said!r}; wanted: {' '.join(wanted)}")
+    say(f"    {program!r}: {' '.join(said.split())}")
 
 
 def broken(broker: Broker) -> None:
@@ -209,16 +234,13 @@ def broken(broker: Broker) -> None:
 
 def second_learner(broker: Broker) -> None:
     """A release with the same run beside another: who writes last is the learner, the other says that it is fenced."""
-    with release(broker, "first") as first:
-        first.install()
-        at = Watch.of(first).step(3).step
+    with job(broker, "first") as (first, watch):
+        at = watch.step(3).step
         with release(broker, "second", run={"run": first.name}, generation={"replicas": 0}) as second:
             second.install(wait=False)
             said = until("a fenced learner", 300, lambda: says(first, "learning", "fenced"), first.describe)
             say(f"    a second learner: {said}")
-        Watch.of(first).step(at + 2)
-        Watch.of(first).finished()
-        account(first)
+        watch.step(at + 2)
 
 
 def says(one: Release, service: str, words: str) -> str:
@@ -236,6 +258,7 @@ STAGES: dict[str, Callable[[Broker], None]] = {
     "upgrade": upgrade,
     "keda": keda,
     "scale": scale,
+    "code": code,
     "broken": broken,
 }
 

@@ -57,6 +57,10 @@ def name(one: dict[str, Any]) -> str:
     return one["metadata"]["name"]
 
 
+def home(one: dict[str, Any]) -> str:
+    return one["metadata"].get("namespace", "rl")
+
+
 def pods(objects: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """(who, labels, spec) of every pod that the release makes."""
     found = [

@@ -18,7 +18,23 @@ from pipeline import config
 from pipeline.topics import TOPICS
 
 sys.path.insert(0, str(Path(__file__).parent))
-from chart import CHART, EXAMPLES, NEWEST, OLDEST, PORTS, ROOT, SERVICES, attempt, helm, name, of, pods, render, selects
+from chart import (
+    CHART,
+    EXAMPLES,
+    NEWEST,
+    OLDEST,
+    PORTS,
+    ROOT,
+    SERVICES,
+    attempt,
+    helm,
+    home,
+    name,
+    of,
+    pods,
+    render,
+    selects,
+)
 
 RANDOM = 30
 # One megabyte of definitions would be read again for every object.
@@ -87,6 +103,7 @@ def random_values(seed: int) -> dict[str, Any]:
         }
         if service in ("generation", "verification"):
             values[service]["autoscaling"] = scaling(draw)
+    values["verification"]["code"] = {"enabled": coin(0.3), "namespace": "programs"}
     values["learning"]["storage"] = draw.choice(
         [{"existingClaim": "mine"}, {"size": "5Gi", "storageClass": "fast"}, {}]
     )
@@ -134,7 +151,7 @@ def test_every_object_is_valid_on_the_oldest_and_the_newest_kubernetes(rendered,
 def test_what_points_at_something_points_at_it(rendered, which):
     objects = rendered[which]
     made = pods(objects)
-    held = {(one["kind"], name(one)) for one in objects}
+    held = {(one["kind"], home(one), name(one)) for one in objects}
     for service in of(objects, "Service"):
         chosen = [spec for _, labels, spec in made if selects(service["spec"]["selector"], labels)]
         assert len(chosen) == 1, name(service)
@@ -145,14 +162,14 @@ def test_what_points_at_something_points_at_it(rendered, which):
     for one in of(objects, "Deployment", "StatefulSet"):
         assert selects(one["spec"]["selector"]["matchLabels"], one["spec"]["template"]["metadata"]["labels"])
     for one in of(objects, "StatefulSet"):
-        assert ("Service", one["spec"]["serviceName"]) in held
+        assert ("Service", home(one), one["spec"]["serviceName"]) in held
     for one in of(objects, "ScaledObject", "HorizontalPodAutoscaler"):
         target = one["spec"]["scaleTargetRef"]
-        assert (target["kind"], target["name"]) in held
+        assert (target["kind"], home(one), target["name"]) in held
     for one in of(objects, "ScaledObject"):
         for trigger in one["spec"]["triggers"]:
             if "authenticationRef" in trigger:
-                assert ("TriggerAuthentication", trigger["authenticationRef"]["name"]) in held
+                assert ("TriggerAuthentication", home(one), trigger["authenticationRef"]["name"]) in held
 
 
 @pytest.mark.parametrize("which", SETS)
@@ -195,12 +212,18 @@ def test_a_pod_mounts_what_exists_and_hangs_on_nothing(rendered, which):
 
 @pytest.mark.parametrize("which", SETS)
 def test_every_pod_is_restricted_and_limited(rendered, which):
+    code = values_of(which)["verification"]["code"]["enabled"]
     for who, _, spec in pods(rendered[which]):
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] > 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["automountServiceAccountToken"] is False
         for container in spec["containers"] + spec.get("initContainers", []):
             held = container["securityContext"]
+            jails = code and container["name"] == "verification"
+            assert held.get("procMount", "Default") == ("Unmasked" if jails else "Default")
+            assert held.get("seccompProfile", {"type": "RuntimeDefault"})["type"] == (
+                "Localhost" if jails else "RuntimeDefault"
+            )
             assert held["readOnlyRootFilesystem"] and held["allowPrivilegeEscalation"] is False, who
             assert held["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["limits"]["memory"], who
@@ -233,7 +256,7 @@ def test_each_service_has_exactly_one_scaler(rendered, which):
         scalers = [
             scaler
             for scaler in of(objects, "ScaledObject", "HorizontalPodAutoscaler")
-            if scaler["spec"]["scaleTargetRef"]["name"] == name(one)
+            if scaler["spec"]["scaleTargetRef"]["name"] == name(one) and home(scaler) == home(one)
         ]
         assert len(scalers) + ("replicas" in one["spec"]) == 1, name(one)
 
@@ -289,6 +312,36 @@ def test_generation_scales_on_lag_and_stays_where_data_is_stale(rendered):
     assert set(triggers) == {"lag", "staleness", "workers"}
     assert triggers["lag"]["metadata"]["topic"] == "sluice.fleet.requests"
     assert triggers["lag"]["metadata"]["consumerGroup"] == "sluice.fleet.generation"
+
+
+def test_programs_run_in_a_namespace_that_holds_all_that_verification_needs_and_nothing_else():
+    values = {
+        "kafka": {"bootstrapServers": "k:9092", "sasl": {"mechanism": "PLAIN", "existingSecret": "user"}},
+        "verification": {"code": {"enabled": True, "namespace": "programs"}, "autoscaling": {"enabled": True}},
+        "monitoring": {"podMonitor": {"enabled": True}},
+    }
+    objects = render(values)
+    kinds = ["ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "ScaledObject", "Service"]
+    assert sorted({one["kind"] for one in objects if home(one) == "programs"}) == sorted(
+        [*kinds, "ServiceAccount", "TriggerAuthentication"]
+    )
+    pods_there = [one["spec"]["template"]["spec"] for one in of(objects, "Deployment") if home(one) == "programs"]
+    assert [(spec["containers"][0]["name"], spec["hostUsers"]) for spec in pods_there] == [("verification", False)]
+    (monitor,) = of(objects, "PodMonitor")
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["rl", "programs"]}
+    (doctor,) = [one for one in of(objects, "Pod") if "doctor" in name(one)]
+    assert "--door=verification=r-sluice-verification.programs:50051" in doctor["spec"]["containers"][0]["command"]
+    for policy in of(objects, "NetworkPolicy"):
+        for rule in policy["spec"]["ingress"]:
+            if rule["ports"] == [{"port": "grpc"}]:
+                (names,) = rule["from"][0]["namespaceSelector"]["matchExpressions"]
+                assert names["values"] == ["rl", "programs"]
+
+
+def test_programs_without_a_namespace_of_their_own_are_refused():
+    done = attempt({"kafka": {"bootstrapServers": "k:9092"}, "verification": {"code": {"enabled": True}}})
+    assert done.returncode != 0
+    assert "verification.code.namespace is empty; accepted: a namespace that was made for it" in done.stderr
 
 
 def test_strimzi_gets_every_topic(rendered):

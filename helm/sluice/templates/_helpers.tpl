@@ -20,6 +20,31 @@ sluice.dev/run: {{ .Values.run.run | default "demo" }}
 {{- .Values.serviceAccount.name | default (ternary (include "sluice.name" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
+{{/* Where a service lives: verification that runs programs has a namespace of its own, with the least that its jails need. */}}
+{{- define "sluice.namespace" -}}
+{{- $code := .root.Values.verification.code -}}
+{{- if and (eq .service "verification") $code.enabled -}}
+{{- required "verification.code.namespace is empty; accepted: a namespace that was made for it" $code.namespace -}}
+{{- else -}}
+{{- .root.Release.Namespace -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "sluice.namespaces" -}}
+{{- list .Release.Namespace (include "sluice.namespace" (dict "root" . "service" "verification")) | uniq | toJson -}}
+{{- end -}}
+
+{{/* Pods of this release, wherever they live. */}}
+{{- define "sluice.peers" -}}
+- podSelector:
+    matchLabels:
+      {{- include "sluice.selector" . | nindent 6 }}
+  {{- if .Values.verification.code.enabled }}
+  namespaceSelector:
+    matchExpressions: [{key: kubernetes.io/metadata.name, operator: In, values: {{ include "sluice.namespaces" . }}}]
+  {{- end }}
+{{- end -}}
+
 {{/* Topics, groups and ids of the run begin so. */}}
 {{- define "sluice.prefix" -}}
 {{- printf "%s.%s" (.Values.run.prefix | default "sluice") (.Values.run.run | default "demo") -}}

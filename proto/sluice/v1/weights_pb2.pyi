@@ -20,7 +20,7 @@ WEIGHT_CODEC_DENSE_ZSTD: WeightCodec
 WEIGHT_CODEC_SPARSE_GAP16_ZSTD: WeightCodec
 
 class WeightChunk(_message.Message):
-    __slots__ = ("policy_id", "version", "epoch", "tensor", "dtype", "shape", "first_row", "rows", "codec", "data", "sha256", "changed")
+    __slots__ = ("policy_id", "version", "epoch", "tensor", "dtype", "shape", "first_row", "rows", "codec", "data", "changed", "digest")
     POLICY_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -31,8 +31,8 @@ class WeightChunk(_message.Message):
     ROWS_FIELD_NUMBER: _ClassVar[int]
     CODEC_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
-    SHA256_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     policy_id: str
     version: int
     epoch: int
@@ -43,9 +43,9 @@ class WeightChunk(_message.Message):
     rows: int
     codec: WeightCodec
     data: bytes
-    sha256: bytes
     changed: int
-    def __init__(self, policy_id: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[int] = ..., tensor: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., first_row: _Optional[int] = ..., rows: _Optional[int] = ..., codec: _Optional[_Union[WeightCodec, str]] = ..., data: _Optional[bytes] = ..., sha256: _Optional[bytes] = ..., changed: _Optional[int] = ...) -> None: ...
+    digest: bytes
+    def __init__(self, policy_id: _Optional[str] = ..., version: _Optional[int] = ..., epoch: _Optional[int] = ..., tensor: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., first_row: _Optional[int] = ..., rows: _Optional[int] = ..., codec: _Optional[_Union[WeightCodec, str]] = ..., data: _Optional[bytes] = ..., changed: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class WeightPart(_message.Message):
     __slots__ = ("version", "base_version", "anchor", "topic", "partition", "first_offset", "last_offset", "chunks", "size_bytes", "result_sha256", "density", "claim")
@@ -76,16 +76,16 @@ class WeightPart(_message.Message):
     def __init__(self, version: _Optional[int] = ..., base_version: _Optional[int] = ..., anchor: bool = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., first_offset: _Optional[int] = ..., last_offset: _Optional[int] = ..., chunks: _Optional[int] = ..., size_bytes: _Optional[int] = ..., result_sha256: _Optional[bytes] = ..., density: _Optional[float] = ..., claim: _Optional[_Union[_prompt_pb2.Claim, _Mapping]] = ...) -> None: ...
 
 class TensorSpec(_message.Message):
-    __slots__ = ("name", "dtype", "shape", "sha256")
+    __slots__ = ("name", "dtype", "shape", "digest")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
-    SHA256_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
     name: str
     dtype: str
     shape: _containers.RepeatedScalarFieldContainer[int]
-    sha256: bytes
-    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+    digest: bytes
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class WeightManifest(_message.Message):
     __slots__ = ("policy_id", "version", "epoch", "step", "parts", "tensors", "published_ms", "dense_bytes", "base_sha256")

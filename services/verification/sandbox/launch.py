@@ -89,7 +89,9 @@ def _compiled(program: str) -> list[bytes]:
     work = "import py_compile, sys; py_compile.compile(sys.argv[1], sys.argv[2], doraise=True)"
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "code.pyc"
-        return [_compile([program, "-I", "-S", "-c", work, f"{_ROOT / name}.py", str(found)], found) for name in _INSIDE]
+        return [
+            _compile([program, "-I", "-S", "-c", work, f"{_ROOT / name}.py", str(found)], found) for name in _INSIDE
+        ]
 
 
 def _compile(command: list[str], found: Path) -> bytes:
