@@ -42,7 +42,7 @@ def reachable(manifest: weights_pb2.WeightManifest) -> list[weights_pb2.WeightMa
         del one.parts[at + 1 :]
         if part.version != manifest.version:
             for spec in one.tensors:
-                spec.ClearField("sha256")
+                spec.ClearField("digest")
         found[part.version] = one
     return list(found.values())
 
