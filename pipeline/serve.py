@@ -10,6 +10,7 @@ The door is NOT_SERVING until the service is ready, while the log does not answe
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import signal
@@ -190,7 +191,9 @@ class Process:
             cpu_log_s=meter.cpu_log_s,
         )
         if self.service is not None and self.state == State.WORKER_STATE_SERVING:
-            self.service.status(status)
+            # A service may look into the log for what it adds; a worker reports also while that is away.
+            with contextlib.suppress(LogUnavailable):
+                self.service.status(status)
         if context.life.leaving and status.state == State.WORKER_STATE_SERVING:
             status.state = State.WORKER_STATE_DRAINING
             status.reason = context.life.reason

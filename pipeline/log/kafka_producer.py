@@ -7,6 +7,9 @@ transactional id. If somebody newer does: `Fenced`. If not, a new producer takes
 that the coordinator told says how the transaction ended: once a commit has been asked for, all of it had been
 registered, so the state is that of this transaction and not of the one before.
 
+A third case takes it no further at all: it loses a request to a coordinator that is not ready while the broker comes
+back, and waits for its answer for ever. A step whose request is nowhere for `LOST_S` ends as a fatal state does.
+
 Nobody newer: the producer id is ours, and its epoch is the one we wrote with, or the next one with an aborted
 transaction (that is what the coordinator leaves behind when time is up).
 """
@@ -23,7 +26,7 @@ from kafka import errors as kafka_errors
 from pipeline import failpoint
 from pipeline.errors import Fenced, LogUnavailable, Poison
 from pipeline.log.api import Send
-from pipeline.log.kafka_client import answering, translated
+from pipeline.log.kafka_client import REQUEST_TIMEOUT_MS, answering, translated
 from pipeline.log.kafka_group import Commitment
 from pipeline.log.kafka_topics import Topics
 
@@ -35,6 +38,9 @@ QUEUED_BYTES = 32_000_000
 """kafka-python's producer has no bound on its memory: this is ours, per writer."""
 
 ASK_AGAIN_S = 0.5
+LOST_S = 1.5 * REQUEST_TIMEOUT_MS / 1000
+"""While kafka-python waits for a broker to be ready, a request timeout at most, its request is nowhere to be seen."""
+LOOK_S = 0.5
 COMMITTED = ("PrepareCommit", "CompleteCommit")
 ABORTED = ("PrepareAbort", "CompleteAbort")
 T = TypeVar("T")
@@ -76,7 +82,7 @@ class TransactionalProducer:
             self._number += 1
             failpoint.reach("log.in_transaction", number=self._number)
             asked = True
-            self._producer.commit_transaction()
+            self._step(self._state().begin_commit)
         except (kafka_errors.KafkaError, OSError) as error:
             self._abort()
             if not self._state().has_fatal_error():
@@ -123,14 +129,27 @@ class TransactionalProducer:
             futures.append(self._producer.send(send.topic, value, send.key, list(send.headers), partition))
         self._producer.flush(timeout=SEND_S)
         if commitment:
-            self._producer.send_offsets_to_transaction(commitment.offsets, commitment.membership)
+            self._step(lambda: self._state().send_offsets_to_transaction(commitment.offsets, commitment.membership))
         # Each is looked at before the commit: kafka-python commits without the records of a batch that failed.
         found = [future.get(timeout=SEND_S) for future in futures]
         return [(metadata.topic, metadata.partition, metadata.offset) for metadata in found]
 
+    def _step(self, begin: Callable[[], Any]) -> None:
+        """What the producer's method of that name does, but for the wait: not for a request that was lost."""
+        result = begin()
+        self._producer._sender.wakeup()
+        seen = time.monotonic()
+        while not result.wait(1000 * LOOK_S):
+            if self._state()._pending_requests or self._state().has_in_flight_transactional_request():
+                seen = time.monotonic()
+            elif self._closed or time.monotonic() - seen > LOST_S:
+                lost = kafka_errors.KafkaError("a request to the transaction's coordinator was lost")
+                self._state().transition_to_fatal_error(lost)
+                raise lost
+
     def _abort(self) -> None:
         try:
-            self._producer.abort_transaction()
+            self._step(self._state().begin_abort)
         except (kafka_errors.KafkaError, OSError):
             pass  # a fatal state, which the caller looks for, or nothing left to abort
         # kafka-python 3.0 would send the offsets of a refused commit again with the next transaction, also when their
@@ -149,10 +168,13 @@ class TransactionalProducer:
         found = self._insist(lambda: self._topics.transaction(self._id))
         self._fenced = found is not None and not _ours(found, holder)
         self._refuse_when_fenced()
-        _end(self._producer, 0)
-        self._producer = self._insist(self._connect)
-        self._insist(self._take_over)
+        self._insist(self._replace)
         return asked and found is not None and found.state.value in COMMITTED
+
+    def _replace(self) -> None:
+        _end(self._producer, 0)
+        self._producer = self._connect()
+        self._take_over()
 
     def _insist(self, action: Callable[[], T]) -> T:
         while True:

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+from kafka.errors import KafkaConnectionError
 
 from pipeline.errors import LogUnavailable, UserError
-from pipeline.log import TopicConfig
+from pipeline.log import TopicConfig, kafka_producer
 from pipeline.log.api import read_all
 from pipeline.log.kafka import KafkaLog
 
@@ -146,6 +147,48 @@ def test_a_transaction_that_an_outage_outlasts_ends_once_and_its_writer_goes_on(
     assert values == [b"before", b"during", b"after"]
     writer.close()
     log.close()
+
+
+@pytest.mark.parametrize("asked", ["begin_commit", "begin_abort"])
+def test_a_step_whose_request_is_lost_ends_and_its_writer_goes_on(other_kafka, monkeypatch, asked):
+    """kafka-python 3.0 drops a request when the coordinator is not ready at the moment of sending."""
+    port, _ = other_kafka
+    monkeypatch.setattr(kafka_producer, "LOST_S", 1.0)
+    log = KafkaLog(f"localhost:{port}", patience_s=PATIENCE_S)
+    until_it_answers(lambda: log.create([TopicConfig("t", 1)]))
+    writer = until_it_answers(lambda: log.writer("w"))
+    until_it_answers(lambda: send(writer, b"before"))
+    inner = writer._producer._producer
+    client, ready, begin = inner._sender._client, inner._sender._client.await_ready, None
+
+    def lose(*_, **__):
+        client.await_ready = ready
+        raise KafkaConnectionError("not ready")
+
+    def lossy():
+        client.await_ready = lose
+        return begin()
+
+    begin = getattr(inner._transaction_manager, asked)
+    monkeypatch.setattr(inner._transaction_manager, asked, lossy)
+    if asked == "begin_abort":
+        monkeypatch.setattr("pipeline.failpoint.reach", failed_once(monkeypatch))
+    refused(lambda: send(writer, b"during"), port)
+    until_it_answers(lambda: send(writer, b"during"))
+    until_it_answers(lambda: send(writer, b"after"))
+    assert writer._producer._producer is not inner
+    values = [record.value for record in until_it_answers(lambda: read_all(log, "t"))]
+    assert values == [b"before", b"during", b"after"]
+    writer.close()
+    log.close()
+
+
+def failed_once(monkeypatch):
+    def reach(name, **context):
+        monkeypatch.setattr("pipeline.failpoint.reach", lambda name, **context: None)
+        raise KafkaConnectionError("on purpose")
+
+    return reach
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import config, records, serve, topics
-from pipeline.errors import UserError
+from pipeline.errors import LogUnavailable, UserError
 from pipeline.life import Life
 from pipeline.log.api import Log
 from pipeline.metrics import Meter
@@ -70,6 +70,17 @@ def test_a_process_that_cannot_be_built_says_dead_too(process, tmp_path):
         process.run()
     status = last_status(tmp_path)
     assert status.state == State.WORKER_STATE_DEAD and status.reason.startswith("UserError: model ")
+
+
+def test_a_worker_reports_also_while_what_it_would_add_cannot_be_read(process):
+    class Away:
+        def status(self, status: control_pb2.WorkerStatus) -> None:
+            status.gauges["half"] = 1
+            raise LogUnavailable("log kafka://k:1 does not answer")
+
+    process.service, process.state = Away(), State.WORKER_STATE_SERVING  # type: ignore[assignment]
+    status = process.status()
+    assert status.state == State.WORKER_STATE_SERVING and status.worker_id == "w"
 
 
 @pytest.fixture
