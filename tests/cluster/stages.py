@@ -157,11 +157,11 @@ def keda(broker: Broker) -> None:
 
 def scale(broker: Broker) -> None:
     """`kubectl scale`; a rate for each number of workers."""
-    with job(broker, "scale", run={"learning": {"steps": 60}}) as (one, watch):
+    with job(broker, "scale", run={"learning": {"steps": 150}}) as (one, watch):
         at = watch.step(3).step
         for workers in (1, 2, 3, 1):
-            name = next(o["metadata"]["name"] for o in get("deployments", one.namespace) if "generation" in str(o))
-            kubectl("-n", one.namespace, "scale", "deployment", name, f"--replicas={workers}")
+            selector = f"app.kubernetes.io/instance={one.name},app.kubernetes.io/component=generation"
+            kubectl("-n", one.namespace, "scale", "deployment", "-l", selector, f"--replicas={workers}")
             until(f"{workers} workers", 300, lambda n=workers: ready_of(one, "generation") == n, one.describe)
             begun, before = time.monotonic(), watch.step(at).step
             after = watch.step(before + 8).step
@@ -188,7 +188,7 @@ def code(broker: Broker) -> None:
             has_verdict(one, program, wanted)
 
 
-PROGRAMS, LEVEL = "sluice-programs", "privileged"
+PROGRAMS, LEVEL = "sluice-programs", "baseline"
 RIGHT, WRONG = "print(2 * int(input()))", "print(3 * int(input()))"
 SLEEPS = "import time; time.sleep(1000)"
 READS = "import os; print(4 if not os.path.exists('/etc/sluice-kafka-sasl') else os.listdir('/proc'))"
