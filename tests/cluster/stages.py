@@ -33,12 +33,12 @@ TARGET = 0.8
 
 
 @contextlib.contextmanager
-def job(broker: Broker, name: str, seconds: float = 900, **values: Any) -> Iterator[tuple[Release, Watch]]:
+def job(broker: Broker, name: str, **values: Any) -> Iterator[tuple[Release, Watch]]:
     """A release whose job has begun; whatever happens to it meanwhile, it has to finish and its account to be clean."""
     with release(broker, name, **values) as one:
         one.install()
         yield one, Watch.of(one)
-        Watch.of(one).finished(seconds)
+        Watch.of(one).finished()
         account(one)
 
 
@@ -77,9 +77,8 @@ LEFT = "all,cm,secret,sa,pvc,pdb,networkpolicy,ingress,job,role,rolebinding"
 
 def learns(broker: Broker) -> None:
     """To its target."""
-    with job(broker, "learns", run={"learning": {"steps": 300}}, seconds=1800) as (one, _):
-        pass
-    steps = Watch.of(one).watcher.look().steps
+    with job(broker, "learns", run={"learning": {"steps": 300}}) as (_, watch):
+        steps = watch.finished(1800).steps
     last = [step.metrics["accuracy_mean"] for step in steps[-20:]]
     say(f"    accuracy of the last 20 of {len(steps)} steps: {sum(last) / len(last):.3f}")
     if sum(last) / len(last) < TARGET:
