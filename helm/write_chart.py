@@ -59,9 +59,9 @@ BOUNDS: dict[str, Any] = {
     "doors.maxMessageBytes": {"type": "integer", "minimum": 1024},
     "doors.maxCalls": POSITIVE,
     "security.runAsUser": POSITIVE,
+    "security.fsGroup": POSITIVE,
     "verification.code.namespace": NAME,
     "verification.code.seccompProfile": {"type": "string", "pattern": "^[A-Za-z0-9._/-]+[.]json$"},
-    "security.fsGroup": POSITIVE,
 }
 BY_NAME: dict[str, Any] = {
     "resources": RESOURCES,
