@@ -134,10 +134,9 @@ def translated(bootstrap: str, error: BaseException) -> LogUnavailable | UserErr
     """What an error of kafka-python means; of a start that came to nothing, what its last connection failed with."""
     if isinstance(error, kafka_errors.KafkaTimeoutError) and "bootstrap" in str(error):
         error = OVERHEARD.latest() or error
-    name = type(error).__name__
     if isinstance(error, kafka_errors.AuthorizationError | kafka_errors.SaslAuthenticationFailedError):
-        return UserError(f"log kafka://{bootstrap} refuses this user: {name} {_first_line(error)}")
-    return LogUnavailable(f"log kafka://{bootstrap} does not answer: {name} {_first_line(error)}{_hung_up(error)}")
+        return UserError(f"log kafka://{bootstrap} refuses this user: {_first_line(error)}")
+    return LogUnavailable(f"log kafka://{bootstrap} does not answer: {_first_line(error)}{_hung_up(error)}")
 
 
 def _hung_up(error: BaseException, environment: Mapping[str, str] = os.environ) -> str:
@@ -150,4 +149,11 @@ def _hung_up(error: BaseException, environment: Mapping[str, str] = os.environ) 
 
 
 def _first_line(error: BaseException, longest: int = 160) -> str:
-    return (str(error).splitlines() or [""])[0].removeprefix(f"{type(error).__name__}: ")[:longest]
+    """The error's name once, however often kafka-python says it, and its first line.
+
+    >>> _first_line(kafka_errors.SaslAuthenticationFailedError("SaslAuthenticationFailedError: no such user"))
+    'SaslAuthenticationFailedError: no such user'
+    """
+    name, said = type(error).__name__, (str(error).splitlines() or [""])[0]
+    said = re.sub(rf"{name}: |\[Error \d+\] ?", "", said)
+    return f"{name}: {said[:longest]}" if said not in ("", name) else name

@@ -9,9 +9,10 @@ from typing import Any
 from pipeline import parts, recipe, records, rollouts
 from pipeline.config import Run
 from pipeline.errors import Poison
+from pipeline.evidence import is_evidence
 from pipeline.log.api import Log, Record, read_all, read_in_time
 from pipeline.report.data import Looked, RunData
-from pipeline.report.landscape import counts, landscape, predictions
+from pipeline.report.landscape import landscape, predictions
 from pipeline.topics import Names
 from pipeline.view import TOPICS, View
 from sluice.v1 import rollout_pb2, training_pb2
@@ -84,7 +85,7 @@ def difficulty(log: Log, names: Names, run: Run, view: View) -> dict[str, Any]:
     seen = [
         noun
         for noun in nouns
-        if (isinstance(noun, rollout_pb2.Verdict) and counts(noun))
+        if (isinstance(noun, rollout_pb2.Verdict) and is_evidence(noun))
         or (isinstance(noun, training_pb2.TrainStep) and (noun.epoch, noun.step) in standing)
     ]
     part = recipe.compose(run).estimate

@@ -19,21 +19,6 @@ from sluice.v1 import prompt_pb2, rollout_pb2
 
 CLASSES = 5
 """Classes of the believed pass rate, of equal width."""
-SAYS_NOTHING = (
-    rollout_pb2.VERDICT_OUTCOME_UNSPECIFIED,
-    rollout_pb2.VERDICT_OUTCOME_INFRA_ERROR,
-    rollout_pb2.VERDICT_OUTCOME_NOT_RUN,
-)
-
-
-def counts(verdict: rollout_pb2.Verdict) -> bool:
-    """Whether the posterior saw this verdict."""
-    return (
-        verdict.purpose != prompt_pb2.PURPOSE_EVALUATE
-        and verdict.outcome not in SAYS_NOTHING
-        and bool(verdict.prompt_id)
-        and 0 <= verdict.accuracy <= 1
-    )
 
 
 def landscape(estimate: Any, nouns: Sequence[Message], shown: Iterable[int]) -> list[tuple[int, list[float]]]:

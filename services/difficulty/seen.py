@@ -12,21 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sluice.v1 import prompt_pb2, rollout_pb2
+from pipeline.evidence import EVALUATE, OUT_OF_RANGE, UNSEEN, unseen
+from sluice.v1 import rollout_pb2
 
-UNSEEN = {
-    rollout_pb2.VERDICT_OUTCOME_INFRA_ERROR: "infra_error",
-    rollout_pb2.VERDICT_OUTCOME_NOT_RUN: "not_run",
-    rollout_pb2.VERDICT_OUTCOME_UNSPECIFIED: "unspecified",
-}
-"""Outcomes that say nothing of the prompt."""
 REDEFINED = "prompt_digest_differs"
 """Why a prompt is refused whose id is known with another content."""
-REFUSED = ("accuracy_out_of_range", "version_not_announced", "version_forgotten", REDEFINED)
+REFUSED = (OUT_OF_RANGE, "version_not_announced", "version_forgotten", REDEFINED)
 """Why a record is dead-lettered instead of left out."""
 LARGEST = np.uint64(1 << 62)
 """Versions are compared up to here."""
-EVALUATE = prompt_pb2.PURPOSE_EVALUATE
 
 
 class Versions(NamedTuple):
@@ -71,15 +65,8 @@ def read(verdicts: Sequence[rollout_pb2.Verdict], versions: Versions | None = No
     if UNSEEN.keys() & set(outcomes) or EVALUATE in purposes or not all(prompt_ids):
         reasons = [unseen(verdict) for verdict in verdicts]
     for place in np.flatnonzero(~((accuracy_N >= 0) & (accuracy_N <= 1))).tolist():
-        reasons[place] = reasons[place] or "accuracy_out_of_range"
+        reasons[place] = reasons[place] or OUT_OF_RANGE
     if versions is not None:
         for place in np.flatnonzero((highest_N > versions.newest) | (lowest_N < versions.oldest)).tolist():
             reasons[place] = reasons[place] or versions.wrong(lowest[place], highest[place])
     return Told(reasons, prompt_ids, accuracy_N, lowest_N, highest_N)
-
-
-def unseen(verdict: rollout_pb2.Verdict) -> str:
-    """Why the posterior has nothing to see in this verdict; empty when it has."""
-    if verdict.purpose == EVALUATE:
-        return "evaluation"
-    return UNSEEN.get(verdict.outcome, "" if verdict.prompt_id else "no_prompt")

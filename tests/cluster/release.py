@@ -92,15 +92,18 @@ class Release:
         return kubectl("-n", home, "logs", "-l", selector, "--all-containers", "--tail=30", ok=ok)
 
     def uninstall(self) -> None:
-        """`helm uninstall`, and wait until its pods are gone."""
+        """`helm uninstall`, and wait until its pods are gone; those of a start that failed stay for their log."""
         helm("uninstall", self.name, "-n", self.namespace, "--wait", ok=False)
-        until("the pods' end", 240, lambda: not self.pods(), lambda: kubectl("-n", self.namespace, "get", "pods"))
+        until("the pods' end", 240, self._none_lives, lambda: kubectl("-n", self.namespace, "get", "pods"))
 
     def describe(self) -> str:
         """What a person would look at."""
         told = kubectl("-n", self.namespace, "get", "pods", ok=False)
         told += kubectl("-n", self.namespace, "get", "events", "--sort-by=.lastTimestamp", ok=False)[-1500:]
         return told + "".join(f"\n{service}: {self.log(service, ok=False)[-1500:]}" for service in SERVICES)
+
+    def _none_lives(self) -> bool:
+        return all(pod["status"]["phase"] == "Failed" for pod in self.pods())
 
     def _all_ready(self) -> bool:
         pods = [pod for pod in self.pods() if pod["metadata"]["labels"].get("app.kubernetes.io/component") in SERVICES]
@@ -192,6 +195,8 @@ def release(broker: Broker, name: str, **values: Any) -> Iterator[Release]:
             yield one
         finally:
             one.uninstall()
+            mine = f"app.kubernetes.io/instance={one.name}"
+            kubectl("-n", one.namespace, "delete", "job,cm", "-l", mine, ok=False)
 
 
 @contextlib.contextmanager
