@@ -229,6 +229,7 @@ class Learning(Section):
     tokens_per_micro_batch: int = knob(16384, RESTART, "Padded tokens of one forward and backward pass.", ge=16)
     gradient_checkpointing: bool = knob(False, RESTART, "Trade compute for memory.")
     threads: int = knob(1, RESTART, "CPU threads of the learner's tensor library.", ge=1)
+    ranks: int = knob(1, RESTART, "Processes that train each step together, each on a GPU of its own if any.", ge=1)
 
 
 class Weights(Section):

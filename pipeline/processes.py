@@ -117,6 +117,13 @@ class Processes:
         return f"{worker.worker_id} died ({how}) after {lived:.0f} s; starting it again"
 
 
+def end_with(parent: int) -> None:
+    """End this process when that one, which started it, is gone; to be called in a thread of its own."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(0)
+
+
 def _wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> None:
     try:
         process.wait(seconds)

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import threading
-import time
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,17 +23,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     # Told to end before there is anything to drain: end. `serve` puts its own handler in this one's place.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    from pipeline.processes import end_with
     from pipeline.serve import Ports, serve
 
     logging.getLogger().setLevel(os.environ.get("SLUICE_LOG_LEVEL", "INFO"))
     if args.parent:
-        threading.Thread(target=_end_with, args=(args.parent,), daemon=True).start()
+        threading.Thread(target=end_with, args=(args.parent,), daemon=True).start()
     worker_id = args.worker_id or f"{args.service}-{os.getpid()}"
     ports = Ports(args.address, args.metrics_port, args.probe_port, args.advertise)
     return serve(args.service, args.dir, worker_id, ports)
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(0)

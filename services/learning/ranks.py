@@ -1,4 +1,4 @@
-"""The ranks that train together: one process alone, or several joined by torch.distributed.
+"""The ranks that train together: one process alone, or several joined by torch.distributed (crew.py starts them).
 
 Rank 0 reads the log and hands out whole groups, so that no group is ever cut. Everything that counts or averages over
 the step goes through `World.sum`, so that denominators and batch statistics are of the whole step on every rank.
@@ -8,7 +8,6 @@ Records travel as protobuf bytes, never as pickles.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ class World:
         """Rank 0 says what all do next; the others hear it. Blocks them until it is said."""
         if self.size == 1:
             return command
-        word = torch.tensor([command], device=self.device)
+        word = torch.tensor([command])
         dist.broadcast(word, 0)
         return int(word)
 
@@ -96,42 +95,34 @@ class World:
         """Every rank's bytes on every rank, in rank order."""
         if self.size == 1:
             return [blob]
-        rows = torch.frombuffer(bytearray(blob + b"."), dtype=torch.uint8).to(self.device)[:, None]
-        return [found.flatten().cpu().numpy().tobytes()[:-1] for found in self.gather_rows(rows)]
+        rows = torch.frombuffer(bytearray(blob + b"."), dtype=torch.uint8)[:, None]
+        return [found.flatten().numpy().tobytes()[:-1] for found in self.gather_rows(rows)]
+
+    def send(self, x: Tensor) -> None:
+        """Rank 0's `x` into every rank's `x`, of one shape and type, on the CPU."""
+        if self.size > 1:
+            dist.broadcast(x, 0)
 
     @property
     def device(self) -> torch.device:
-        """Where tensors that travel between ranks must lie."""
-        nccl = self.size > 1 and dist.get_backend() == "nccl"
-        return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+        """Where tensors lie whose ranks exchange bytes or few numbers; gradients and columns stay where they are."""
+        return torch.device("cpu")
 
     def _scatter(self, packed: list[bytes] | None) -> bytes:
-        device = self.device
-        size = torch.zeros(self.size, dtype=torch.long, device=device)
+        size = torch.zeros(self.size, dtype=torch.long)
         if packed is not None:
-            size = torch.tensor([len(part) for part in packed], device=device)
+            size = torch.tensor([len(part) for part in packed])
         dist.broadcast(size, 0)
         most = int(size.max())
-        mine = torch.zeros(most, dtype=torch.uint8, device=device)
+        mine = torch.zeros(most, dtype=torch.uint8)
         parts = None
         if packed is not None:
-            parts = [_padded(part, most, device) for part in packed]
+            parts = [_padded(part, most) for part in packed]
         dist.scatter(mine, parts, src=0)
-        return mine[: int(size[self.rank])].cpu().numpy().tobytes()
+        return mine[: int(size[self.rank])].numpy().tobytes()
 
 
 ALONE = World()
-
-
-def join() -> World:
-    """The world that the launcher's environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT); else alone."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        return ALONE
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return World(dist.get_rank(), size)
 
 
 def deal_by_prompt(groups: Sequence[Group], ranks: int) -> list[list[int]]:
@@ -188,7 +179,7 @@ def unpack(data: bytes) -> tuple[list[Group], int]:
     return groups, head["version"]
 
 
-def _padded(part: bytes, size: int, device: torch.device | str) -> Tensor:
+def _padded(part: bytes, size: int) -> Tensor:
     found = torch.zeros(size, dtype=torch.uint8)
     found[: len(part)] = torch.frombuffer(bytearray(part), dtype=torch.uint8) if part else found[:0]
-    return found.to(device)
+    return found

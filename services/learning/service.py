@@ -22,6 +22,7 @@ from pipeline.ways import Transactions, run_follow
 from services.learning import model as policy
 from services.learning.account import StepResult
 from services.learning.assembler import Assembler
+from services.learning.crew import muster
 from services.learning.door import Door
 from services.learning.export import export
 from services.learning.group import Group
@@ -100,6 +101,9 @@ class LearningService:
         run, self.recipe = context.run, recipe.compose(context.run)
         self.base = context.dir.folder("base")
         trainer = trainer_of(run, self.recipe, self.base)
+        self.crew = muster(context.dir.path, run.learning.ranks) if run.learning.ranks > 1 else None
+        if self.crew is not None:
+            trainer.world = self.crew.world
         self.trainer = Measured(trainer, context.meter, serving_dtype(run, trainer.compute))
         self.handler = LearningHandler(
             context.log,
@@ -134,6 +138,8 @@ class LearningService:
     def run(self) -> None:
         """Read rollouts and verdicts, train."""
         run_follow(self.context.stage, self, "learning", self._poll_s)
+        if self.crew is not None:
+            self.crew.dismiss(self.trainer.trainer.stop)
 
     def start(self) -> Transactions:
         """Begin where the log says."""
@@ -154,6 +160,7 @@ class LearningService:
         with suppress(LogUnavailable):  # they say it again
             self._hear_workers()
         yield from handler(found, now_ms)
+        self.trainer.trainer.idle()
         self._measure()
         if handler.draining and life.phase == Phase.PHASE_RUNNING:
             yield from self._tell(Phase.PHASE_DRAINING, handler.draining)
@@ -180,7 +187,9 @@ class LearningService:
         status.gauges["epoch"] = handler.epoch
 
     def close(self) -> None:
-        """Stop following."""
+        """Stop following, and end the other ranks."""
+        if self.crew is not None:
+            self.crew.end()
         if self.workers is not None:
             self.workers.close()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -33,10 +34,13 @@ from services.learning.packing import plan
 from services.learning.proximal import proximal
 from services.learning.ranks import ALONE, World
 from services.learning.reduce import per_token
+from services.learning.spread import spread
 from services.learning.tally import Tally
 from sluice.v1 import training_pb2
 
-STOP, STEP, STATE = range(3)
+STOP, STEP, STATE, LOAD, IDLE = range(5)
+IDLE_S = 60.0
+"""Rank 0 says something to the others at least this often."""
 
 
 class Trainer:
@@ -82,6 +86,7 @@ class Trainer:
                 lora.bare(self.copies[name])
         self.estimator, self.controllers = self.method.opened()
         self._reasons = row_reasons(self.method)
+        self._told_at = time.monotonic()
 
     # -- the step
 
@@ -98,20 +103,27 @@ class Trainer:
 
     def step(self, groups: Sequence[Group], version: int) -> StepResult:
         """Train `version` on these groups, once. Collective; called on rank 0."""
-        self.world.tell(STEP)
+        self._tell(STEP)
         return self._step(groups, version)
 
     def follow(self) -> None:
         """Ranks above 0: take part in what rank 0 does until it says `stop`."""
+        acts = {STEP: lambda: self._step(None, 0), STATE: self._state, LOAD: self._load, IDLE: lambda: None}
         while (command := self.world.tell(STOP)) != STOP:
-            if command == STEP:
-                self._step(None, 0)
-            else:
-                self._state()
+            acts[command]()
 
     def stop(self) -> None:
         """Let the other ranks return from `follow`."""
-        self.world.tell(STOP)
+        self._tell(STOP)
+
+    def idle(self) -> None:
+        """Nothing to do: say so to ranks that would take a longer silence for a death."""
+        if time.monotonic() - self._told_at > IDLE_S:
+            self._tell(IDLE)
+
+    def _tell(self, command: int) -> None:
+        self._told_at = time.monotonic()
+        self.world.tell(command)
 
     def _step(self, groups: Sequence[Group] | None, version: int) -> StepResult:
         mine, deals, version = self.world.share(groups, version, sticky=self.method.sticky)
@@ -288,12 +300,16 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Shards for a checkpoint: tensors by name, or JSON. Collective; called on rank 0."""
-        self.world.tell(STATE)
+        self._tell(STATE)
         return self._state()
 
     def _state(self) -> dict[str, Any]:
         return snapshot.save(self)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state()`'s shards. Called on every rank. Raises `UserError` when they are of another model."""
-        snapshot.load(self, state)
+        """Go on from `state()`'s shards. Collective; called on rank 0. Raises `UserError` for another model's."""
+        self._tell(LOAD)
+        self._load(state)
+
+    def _load(self, state: Mapping[str, Any] | None = None) -> None:
+        snapshot.load(self, spread(self.world, state))

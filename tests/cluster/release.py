@@ -64,7 +64,7 @@ class Release:
             yaml.safe_dump(self.all_values(), file)
             file.flush()
             command = ["upgrade", "--install", self.name, "helm/sluice", "-n", self.namespace, "-f", str(LAPTOP)]
-            helm(*command, "-f", file.name, "--timeout", "5m", ok=wait)
+            helm(*command, "-f", file.name, "--timeout", "5m" if wait else "90s", ok=wait)
         if wait:
             self.ready()
 
@@ -85,11 +85,11 @@ class Release:
         """Pods of a service that are not on their way out."""
         return sum("deletionTimestamp" not in pod["metadata"] for pod in self.pods(service))
 
-    def log(self, service: str, ok: bool = True) -> str:
+    def log(self, service: str, *more: str, ok: bool = True) -> str:
         """The last words of a service's containers."""
         selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={service}"
         home = next((pod["metadata"]["namespace"] for pod in self.pods(service)), self.namespace)
-        return kubectl("-n", home, "logs", "-l", selector, "--all-containers", "--tail=30", ok=ok)
+        return kubectl("-n", home, "logs", "-l", selector, "--all-containers", "--tail=30", *more, ok=ok)
 
     def uninstall(self) -> None:
         """`helm uninstall`, and wait until its pods are gone; those of a start that failed stay for their log."""

@@ -10,6 +10,7 @@ keda        KEDA takes generation from 1 to 3 workers and back, and no other ser
 scale       the same by hand; throughput by number of workers
 code        programs are refused with the reason; in a namespace of their own they run in jails, and nothing else does
 broken      an install that cannot work says why
+fenced      of two learners of one run one goes on, and the other says that it was replaced
 """
 
 from __future__ import annotations
@@ -224,27 +225,28 @@ def broken(broker: Broker) -> None:
         one.install(wait=False)
         said = until("missing model", READY_S, lambda: says(one, "learning", "model"), one.describe)
         say(f"    missing model: {said}")
-    second_learner(broker)
     with release(broker, "broken", learning={"resources": {"limits": {"memory": "150Mi"}}}) as one:
         one.install(wait=False)
         until("OOMKilled", 400, lambda: "OOMKilled" in str(one.pods("learning")), one.describe)
         say("    not enough memory: OOMKilled is in the pod's state")
 
 
-def second_learner(broker: Broker) -> None:
+def fenced(broker: Broker) -> None:
     """A release with the same run beside another: who writes last is the learner, the other says that it is fenced."""
-    with job(broker, "first") as (first, watch):
+    long = {"learning": {"steps": 150}}
+    with job(broker, "first", run=long) as (first, watch):
         at = watch.step(3).step
-        with release(broker, "second", run={"run": first.name}, generation={"replicas": 0}) as second:
+        with release(broker, "second", run=long | {"run": first.name}, generation={"replicas": 0}) as second:
             second.install(wait=False)
-            said = until("a fenced learner", 300, lambda: says(first, "learning", "fenced"), first.describe)
+            said = until("a fenced learner", 400, lambda: says(first, "learning", "holds this role"), first.describe)
             say(f"    a second learner: {said}")
         watch.step(at + 2)
 
 
 def says(one: Release, service: str, words: str) -> str:
-    """The line of a service's log that holds these words."""
-    lines = [line for line in one.log(service, ok=False).splitlines() if words in line and "Error from" not in line]
+    """The line of a service's log that holds these words, of its container now or of the one before."""
+    told = one.log(service, ok=False) + one.log(service, "--previous", ok=False)
+    lines = [line for line in told.splitlines() if words in line and "Error from" not in line]
     return lines[-1] if lines else ""
 
 
@@ -259,6 +261,7 @@ STAGES: dict[str, Callable[[Broker], None]] = {
     "scale": scale,
     "code": code,
     "broken": broken,
+    "fenced": fenced,
 }
 
 

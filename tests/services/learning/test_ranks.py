@@ -62,6 +62,9 @@ def trained(recipe: str, world=ALONE) -> Trainer:
 def two_steps(one: Trainer, recipe: str) -> dict:
     """Two steps; the gradient of the last, its metrics and its account."""
     one.step(made(recipe), 3)
+    state = one.state()
+    one.step(made(recipe), 9)  # and back again, as a learner that begins at its checkpoint
+    one.load_state(state)
     result = one.step(made(recipe), 4)
     return {
         "gradient": torch.cat([p.grad.flatten() for p in one.model.parameters()]).tolist(),
@@ -75,10 +78,11 @@ def two_steps(one: Trainer, recipe: str) -> dict:
 
 def child(folder: str) -> None:
     """What each process of the world runs."""
-    from services.learning.ranks import join
+    from services.learning.crew import join, open_store
 
     torch.set_num_threads(1)
-    world = join()
+    rank, size = int(os.environ["RANK"]), 2
+    world = join(rank, size, open_store(rank, size, int(os.environ["MEET"])))
     for recipe in RECIPES:
         one = trained(recipe, world)
         if world.rank:
@@ -99,7 +103,7 @@ def free_port() -> int:
 def two_processes(tmp_path_factory) -> Path:
     """The folder in which two processes together left what they found, one file per recipe."""
     folder = tmp_path_factory.mktemp("world")
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    place = {"MEET": str(free_port()), "OMP_NUM_THREADS": "1"}
     children = [
         subprocess.Popen(
             [sys.executable, "-c", CHILD, str(folder)],

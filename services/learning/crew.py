@@ -1,0 +1,130 @@
+"""The other ranks of the learner: processes on this machine that rank 0 starts, watches and ends.
+
+    rank 0: the service    opens the store -> starts the others -> joins -> tells them what to do, step after step
+    the others             python -m services.learning.crew DIR RANK SIZE PORT: join -> follow until told to stop
+
+They hold nothing that rank 0 cannot give them again. One that ends in mid-run takes the learner with it, since no step
+can be finished by some of its ranks: whoever started the learner starts it again, and it goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from pipeline.errors import UserError
+from pipeline.processes import end_with
+from services.learning.ranks import World
+
+logger = logging.getLogger(__name__)
+
+HERE = "127.0.0.1"
+PATIENCE_S = 1800.0
+"""A rank that hears nothing from another for so long ends. Rank 0 speaks every minute, also where it waits."""
+END_S = 10.0
+EXIT_WITHOUT_A_RANK = 4
+
+
+def open_store(rank: int, size: int, port: int = 0) -> dist.TCPStore:
+    """Where the ranks meet: rank 0 opens it, at a free port when none is named, and the others connect to it."""
+    patience = datetime.timedelta(seconds=PATIENCE_S)
+    return dist.TCPStore(HERE, port, size, is_master=rank == 0, timeout=patience, wait_for_workers=False)
+
+
+def join(rank: int, size: int, store: dist.Store) -> World:
+    """Be one rank of `size`, on the GPU of that number where there are GPUs. Waits until all are there.
+
+    Bytes and commands go over gloo on the CPU, so that a rank that waits for the next step keeps no GPU busy.
+    """
+    gpus = torch.cuda.is_available()
+    if gpus:
+        torch.cuda.set_device(rank)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, whatever its name resolves to
+    patience = datetime.timedelta(seconds=PATIENCE_S)
+    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
+    return World(rank, size)
+
+
+@dataclass
+class Crew:
+    """The processes of the ranks above 0."""
+
+    world: World
+    processes: Sequence[subprocess.Popen[bytes]]
+    dismissed: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self) -> None:
+        """End this process as soon as one of them ends before it may. Threads of their own."""
+        for rank, process in enumerate(self.processes, start=1):
+            threading.Thread(target=self._watch, args=(rank, process), daemon=True).start()
+
+    def dismiss(self, stop: Callable[[], None]) -> None:
+        """Rank 0 needs them no more: `stop` tells them so."""
+        self.dismissed.set()
+        stop()
+
+    def end(self) -> None:
+        """Wait for those that were dismissed; kill them otherwise, and when they do not end."""
+        patience = END_S if self.dismissed.is_set() else 0.0
+        self.dismissed.set()
+        for process in self.processes:
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(END_S)
+
+    def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
+        code = process.wait()
+        if not self.dismissed.is_set():
+            logger.error("rank %d of the learner ended (exit code %d); the learner begins again without it", rank, code)
+            os._exit(EXIT_WITHOUT_A_RANK)
+
+
+def muster(folder: Path, size: int) -> Crew:
+    """Start the other ranks of a run's learner and join them; `folder`: the run's. Raises `UserError`."""
+    gpus = torch.cuda.device_count()
+    if gpus and size > gpus:
+        raise UserError(f"learning.ranks is {size} and this machine has {gpus} GPUs; accepted: 1 to {gpus}")
+    store = open_store(0, size)
+    command = [sys.executable, "-m", "services.learning.crew", str(folder)]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(size), str(store.port)], stdin=subprocess.DEVNULL)
+        for rank in range(1, size)
+    ]
+    crew = Crew(World(0, size), processes)
+    crew.watch()
+    join(0, size, store)
+    return crew
+
+
+def main(folder: str, rank: str, size: str, port: str) -> None:
+    """One of the ranks above 0, until rank 0 says stop or is gone."""
+    from pipeline import recipe
+    from pipeline.rundir import RunDir
+    from services.learning.service import trainer_of
+
+    for told in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, signal.SIG_IGN)  # rank 0 says when it is over
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    directory = RunDir.of(folder)
+    run = directory.run()
+    trainer = trainer_of(run, recipe.compose(run), directory.folder("base"))
+    trainer.world = join(int(rank), int(size), open_store(int(rank), int(size), int(port)))
+    trainer.follow()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
