@@ -15,7 +15,7 @@ help:
 	@echo 'make test             the test suite            make test-long   what takes longer'
 	@echo 'make test-cluster     the chart and the images on the cluster that KUBECONFIG names (STAGE=install for one)'
 	@echo 'make lint             what CI checks            make format      put the code in order'
-	@echo 'make kafka            a real Kafka, no Docker   make kafka-stop  end it'
+	@echo 'make kafka            a real Kafka, no Docker (KAFKA_HOST=ADDRESS: for pods too)   make kafka-stop  end it'
 	@echo 'make images           one image for each service'
 	@echo 'make observe          Prometheus over a run on this machine (DIR=runs/spell)'
 	@echo 'make dashboards       write dashboards and the chart'"'"'s schema again'

@@ -116,11 +116,11 @@ def main() -> str:
         [
             "# Every recipe on one task of mixed difficulty",
             f"Pass rate {before:.2f} at first; at most {STEPS} steps of {ROLLOUTS} rollouts, {len(seeds)} seeds, AdamW "
-            f"at {LR:g} (the recipe's own optimiser where it has another, at that rate). `-`: not in "
-            f"{STEPS * ROLLOUTS:,} rollouts. After the stream: pass rate after {len(_stream())} groups of 8 that GRPO "
-            f"sampled over {STREAM_STEPS} steps, seed {seeds[0]}. Methods of several turns, demonstrations or special "
-            "rewards act as what they stand on here. "
-            f"{machine()}, {(time.monotonic() - start) / 60:.0f} minutes on all of them.",
+            f"at {LR:g} (the recipe's own optimiser where it has another, at that rate). `-`: not in these steps; a "
+            "recipe that leaves rollouts out samples more of them a step. After the stream: pass rate after "
+            f"{len(_stream())} groups of 8 that GRPO sampled over {STREAM_STEPS} steps, seed {seeds[0]}. Methods of "
+            "several turns, demonstrations or special rewards act as what they stand on here. "
+            f"{machine()}" + ("." if os.environ.get("KEEP") else f", {(time.monotonic() - start) / 60:.0f} minutes."),
             "![rollouts to a pass rate of 0.8](recipes.svg)",
             table(header, shown),
         ]
@@ -163,18 +163,21 @@ def _spread(each: Sequence[int | None]) -> str:
 
 def picture(rows: Sequence[Sequence[Any]]) -> str:
     """Dots: rollouts of each seed, on a logarithmic scale; a cross where a seed did not get there."""
-    left, right, step, most = 190, 700, 13, STEPS * ROLLOUTS
+    left, right, step = 190, 700, 13
+    values = [value for row in rows for value in row[4] if value is not None] or [ROLLOUTS]
+    least = 2 ** int(math.log2(min(values)))
+    most = max(STEPS * ROLLOUTS, *values)
 
     def across(x: float) -> float:
-        return left + (right - left) * math.log(x / ROLLOUTS) / math.log(most / ROLLOUTS)
+        return left + (right - left) * math.log(x / least) / math.log(most / least)
 
     height = step * len(rows) + 50
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="sans-serif" font-size="10">',
         f'<rect width="760" height="{height}" fill="white"/>',
-        f'<text x="{left}" y="14" font-size="12">rollouts to a pass rate of {REACHED} (x: not in {most:,})</text>',
+        f'<text x="{left}" y="14" font-size="12">rollouts to a pass rate of {REACHED} (x: not in {STEPS} steps)</text>',
     ]
-    marks = [x for x in (64, 128, 256, 512, 1024, 2048, 4096, 8192) if x <= most]
+    marks = [x for power in range(6, 14) for x in (2**power, 3 * 2 ** (power - 1)) if least <= x <= most]
     for x in marks:
         lines.append(f'<line x1="{across(x):.0f}" x2="{across(x):.0f}" y1="34" y2="{height - 10}" stroke="#ddd"/>')
         lines.append(f'<text x="{across(x):.0f}" y="30" text-anchor="middle">{x:,}</text>')

@@ -225,7 +225,8 @@ def broken(broker: Broker) -> None:
         one.install(wait=False)
         said = until("missing model", READY_S, lambda: says(one, "learning", "model"), one.describe)
         say(f"    missing model: {said}")
-    with release(broker, "broken", learning={"resources": {"limits": {"memory": "150Mi"}}}) as one:
+    little = {"limits": {"memory": "150Mi"}, "requests": {"memory": "100Mi"}}
+    with release(broker, "broken", learning={"resources": little}) as one:
         one.install(wait=False)
         until("OOMKilled", 400, lambda: "OOMKilled" in str(one.pods("learning")), one.describe)
         say("    not enough memory: OOMKilled is in the pod's state")
