@@ -115,14 +115,14 @@ def _model(run: Run) -> list[Finding]:
     baseline = travels * (run.weights.anchor_every > 1)
     learner = parameters * BYTES[run.model.dtype] + trained * (BYTES[run.model.dtype] * beside + baseline)
     worker = run.generation.replicas * parameters * BYTES[run.generation.dtype] + trained * travels
-    learner, worker = learner + PROCESS_BYTES, worker + PROCESS_BYTES
-    total = learner + worker * run.generation.workers
+    learner, worker, ranks = learner + PROCESS_BYTES, worker + PROCESS_BYTES, run.learning.ranks
+    total = learner * ranks + worker * run.generation.workers
     room = psutil.virtual_memory().available
     return [
         Finding(None, "model", f"{parameters:,} parameters, {trained:,} of them trained"),
         Finding(
             None,
-            "memory of learning",
+            "memory of learning" if ranks == 1 else f"memory of each of {ranks} learning ranks",
             f"{learner / GB:.1f} GB: weights, gradients, {beside - 1} more copies of what is trained, the process",
         ),
         Finding(None, "memory of a generation worker", f"{worker / GB:.1f} GB and its KV cache"),

@@ -22,3 +22,13 @@ def test_a_missing_wall_is_named_with_its_cure_and_fails_no_run_that_needs_none(
     missing = of_the_sandbox()["bubblewrap"]
     assert missing.good is None
     assert "install bubblewrap" in missing.found
+
+
+def test_every_rank_of_the_learner_takes_its_own_memory():
+    def learning(ranks: int) -> doctor.Finding:
+        run = config.parse({"model": {"source": "builtin:tiny"}, "learning": {"ranks": ranks}})
+        return next(finding for finding in doctor.examine(run) if "learning" in finding.what)
+
+    assert learning(1).what == "memory of learning"
+    assert learning(4).what == "memory of each of 4 learning ranks"
+    assert learning(1).found == learning(4).found
