@@ -282,6 +282,13 @@ class Run(Section):
     weights: Weights = Field(default_factory=Weights)
     evaluate: Evaluate = Field(default_factory=Evaluate)
 
+    @model_validator(mode="after")
+    def _a_gpu_for_each_rank(self) -> Run:
+        if self.learning.ranks > 1 and ":" in self.model.device:
+            said = f"model.device is {self.model.device!r} with learning.ranks of {self.learning.ranks}"
+            raise UserError(f"{said}; accepted: auto, cpu or cuda, and rank k has GPU k")
+        return self
+
 
 def load(path: str | Path, overrides: Annotated[list[str], "a.b=c"] | None = None) -> Run:
     """Read a run file. Raises `UserError` for whatever is wrong with it."""

@@ -43,16 +43,13 @@ def open_store(rank: int, size: int, port: int = 0) -> dist.TCPStore:
 
 
 def join(rank: int, size: int, store: dist.Store) -> World:
-    """Be one rank of `size`, on the GPU of that number where there are GPUs. Waits until all are there.
+    """Be one rank of `size`. Waits until all are there.
 
     Bytes and commands go over gloo on the CPU, so that a rank that waits for the next step keeps no GPU busy.
     """
-    gpus = torch.cuda.is_available()
-    if gpus:
-        torch.cuda.set_device(rank)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, whatever its name resolves to
     patience = datetime.timedelta(seconds=PATIENCE_S)
-    backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     return World(rank, size)
 
@@ -119,6 +116,8 @@ def main(folder: str, rank: str, size: str, port: str) -> None:
     for told in (signal.SIGTERM, signal.SIGINT):
         signal.signal(told, signal.SIG_IGN)  # rank 0 says when it is over
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(rank))  # rank 0 has the first one
     directory = RunDir.of(folder)
     run = directory.run()
     trainer = trainer_of(run, recipe.compose(run), directory.folder("base"))

@@ -51,3 +51,9 @@ def test_the_knobs_of_every_check_can_be_read_without_importing_it(name):
     for knob in partspec.read("verification.check", name).knobs:
         assert knob.default is REQUIRED or knob.fits(knob.default), knob
         assert not isinstance(knob.choices, str), knob
+
+
+def test_several_ranks_are_not_put_on_one_named_gpu():
+    with pytest.raises(UserError, match="'cuda:1' with learning.ranks of 2; accepted: auto, cpu or cuda"):
+        config.parse({"model": {"device": "cuda:1"}, "learning": {"ranks": 2}})
+    assert config.parse({"model": {"device": "cuda"}, "learning": {"ranks": 2}}).learning.ranks == 2
