@@ -6,28 +6,7 @@
 #   image.sh torch INDEX        torch and what it needs into /opt/torch; INDEX empty: PyPI, whose Linux build is CUDA's
 #   image.sh needs EXTRAS       what Sluice with these extras needs into /opt/sluice, on top of /opt/torch where that is
 #   image.sh sluice             Sluice itself: a change of its code installs nothing else again
-#   image.sh trim PACKAGES      of all that was installed only what an import of these packages' modules needs
 set -eu
-
-# Imports every module below these packages; prints how many modules are there then. Some import what only their
-# authors have: those are passed over.
-imports() {
-    /opt/sluice/bin/python -W ignore - "$@" <<'PY'
-import importlib, pkgutil, sys
-
-def walk(name):
-    try:
-        module = importlib.import_module(name)
-    except ImportError:
-        return
-    for found in pkgutil.iter_modules(getattr(module, "__path__", []), name + "."):
-        walk(found.name)
-
-for name in sys.argv[1:]:
-    walk(name)
-print(len(sys.modules))
-PY
-}
 
 case $1 in
 python)
@@ -62,19 +41,8 @@ sluice)
     /opt/sluice/bin/pip install --no-cache-dir --no-deps --force-reinstall /build
     /opt/sluice/bin/pip uninstall --quiet --yes pip
     ;;
-trim)
-    # Out: the packages' own tests, symbols, byte code of modules that nobody here imports. Libraries that a wheel brings
-    # along (numpy's) were patched after they were linked, and strip breaks them. The count says if anything else broke.
-    shift
-    before=$(imports "$@")
-    site=$(/opt/sluice/bin/python -c 'import site; print(site.getsitepackages()[0])')
-    find "$site" -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -r {} +
-    find "$site" -type f -name '*.so*' -not -path '*.libs/*' -not -path "$site/numpy/*" -exec strip --strip-debug {} +
-    after=$(imports "$@")
-    [ "$before" = "$after" ] || { echo "image.sh: $before modules could be imported before trim, $after after it" >&2; exit 1; }
-    ;;
 *)
-    echo "image.sh: step is '$1'; accepted: python, compiler, torch, needs, sluice, trim" >&2
+    echo "image.sh: step is '$1'; accepted: python, compiler, torch, needs, sluice" >&2
     exit 2
     ;;
 esac

@@ -21,6 +21,15 @@ from pipeline.topics import Names
 __all__ = ["Audit", "Facts", "account", "audit_log", "read", "render"]
 
 
+LOOKS = 3
+"""Where something seems to be missing, a run at work is looked at again: what is gone stays gone, the rest was late."""
+
+
 def audit_log(log: Log, names: Names, now_ms: int) -> Audit:
     """Audit a run from its log. Raises `UserError` when the log holds no such run, `LogUnavailable`."""
-    return account(read(log, names), now_ms)
+    audit = account(read(log, names), now_ms)
+    for _ in range(LOOKS - 1):
+        if audit.clean or audit.finished:
+            break
+        audit = account(read(log, names), now_ms)
+    return audit

@@ -20,9 +20,13 @@ Place = tuple[int, int]
 """(partition, offset)."""
 
 READ = (
-    "requests", "rollouts", "rollouts-retry", "verdicts", "steps", "checkpoints", "outcomes", "weights-manifest",
-    "posterior", "control", "dead-letters",
+    "control", "posterior", "outcomes", "checkpoints", "weights-manifest", "steps", "verdicts", "rollouts-retry",
+    "rollouts", "requests", "dead-letters",
 )  # fmt: skip
+"""What is read: of a run at work what tells of something before what it tells of."""
+TOGETHER = ("outcomes", "checkpoints", "weights-manifest", "steps", "requests")
+"""Topics of which one transaction writes several: their ends are of one moment."""
+LOOKS = 20
 
 
 def shown(name: Name) -> str:
@@ -173,11 +177,9 @@ _TAKERS = {
 
 def read(log: Log, names: Names) -> Facts:
     """Read a run's topics, record by record. A record that does not decode is counted, by its headers."""
-    facts = Facts()
+    facts = Facts(bounds=_bounds(log, names))
     for topic in READ:
-        full = names.topic(topic)
-        facts.bounds[topic] = log.bounds(full)
-        batches = read_batches(log, full, bounds=facts.bounds[topic])
+        batches = read_batches(log, names.topic(topic), bounds=facts.bounds[topic])
         for record in (record for batch in batches for record in batch if record.value):
             place = (record.partition, record.offset)
             noun = _decoded(record)
@@ -186,6 +188,21 @@ def read(log: Log, names: Names) -> Facts:
             else:
                 facts.take(topic, place, noun)
     return facts
+
+
+def _bounds(log: Log, names: Names) -> dict[str, dict[int, tuple[int, int]]]:
+    """What each topic holds, so that whatever is told of something that is held is told of something held.
+
+    A log tells of one topic at a time, and a run at work writes meanwhile. So what tells is asked for before what it
+    tells of, and all again until no transaction over several topics has come between.
+    """
+    found = {}
+    for _ in range(LOOKS):
+        before = {topic: log.bounds(names.topic(topic)) for topic in TOGETHER}
+        found = {topic: log.bounds(names.topic(topic)) for topic in READ}
+        if all(found[topic] == before[topic] for topic in TOGETHER):
+            break
+    return found
 
 
 def _decoded(record: Record) -> Message | None:

@@ -10,7 +10,10 @@ as many rollouts; every rollout that was generated counts, the filtered ones and
     share      that, divided by uniform's on the same seed; inf where it never came there
 
 SEEDS=0-4 WAYS=uniform,vade_thompson,uniform+knapsack make bench
-    which seeds (default 0-2), and which ways: SAMPLER, SAMPLER+BUDGET, or `filter`; `all` is every sampler and budget
+    which seeds (default 0-2), and which ways: SAMPLER, SAMPLER+BUDGET, either with +filter, or `filter`; `all` is every
+    sampler and every budget
+KEEP=FOLDER make bench
+    goes on where a bench of the same tree that kept its curves there was broken off
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from tests.bench.table import machine, table
 TRAIN, HELD_OUT = 480, 240
 GROUPS, N, ROLLOUTS = 12, 8, 14_400
 EVERY_ROLLOUTS = 960
-DEFAULT = "uniform,filter,vade_thompson,spo_prioritised,uniform+knapsack"
+DEFAULT = "uniform,filter,vade_thompson,vade_thompson+filter"
 TARGET = {"uniform": 0.6, "filter": 0.85}
 
 
@@ -84,7 +87,7 @@ def main() -> str:
     ways = _ways(os.environ.get("WAYS", DEFAULT))
     with tempfile.TemporaryDirectory(prefix="sluice-mixed-") as folder:
         jobs = {seed: _job(Path(folder), seed) for seed in seeds}
-        found = {way: {seed: _curve(jobs[seed], way, seed) for seed in seeds} for way in ways}
+        found = {way: {seed: _kept(jobs[seed], way, seed) for seed in seeds} for way in ways}
     measured = {way: _row(way, found, seeds) for way in ways}
     header = ["way", "groups with signal", "accuracy before", "after", "rollouts to the goal", "share of uniform's"]
     if "filter" in ways:
@@ -163,17 +166,29 @@ def _job(folder: Path, seed: int) -> Path:
     return file
 
 
+def _kept(job: Path, way: str, seed: int) -> Curve:
+    """The run's curve, or the one that an earlier sitting left in $KEEP."""
+    keep = Path(os.environ.get("KEEP") or os.devnull) / f"mixed-{way}-{seed}.json"
+    if keep.is_file():
+        points, informative = json.loads(keep.read_text())
+        return Curve(tuple((spent, accuracy) for spent, accuracy in points), informative)
+    curve = _curve(job, way, seed)
+    if keep.parent.is_dir():
+        keep.write_text(json.dumps([curve.points, curve.informative]))
+    return curve
+
+
 def _curve(job: Path, way: str, seed: int) -> Curve:
-    sampler, _, budget = way.partition("+")
-    per_step = GROUPS * N
+    sampler, *more = ("uniform+filter" if way == "filter" else way).split("+")
+    per_step, filtered = GROUPS * N, "filter" in more
     tree = yaml.safe_load(job.read_text())
-    recipe = tree["recipe"] | {"select": ["informative_groups"]} if way == "filter" else tree["recipe"]
+    recipe = tree["recipe"] | {"select": ["informative_groups"]} if filtered else tree["recipe"]
     # The filter's steps take about 2.5 times as many rollouts: fewer of them, evaluated as often by rollouts.
-    slower = 2.5 if way == "filter" else 1.0
-    difficulty: dict[str, Any] = {"sampler": {"name": "uniform" if way == "filter" else sampler}}
-    if sampler not in ("uniform", "filter"):
+    slower = 2.5 if filtered else 1.0
+    difficulty: dict[str, Any] = {"sampler": {"name": sampler}}
+    if sampler != "uniform":
         difficulty["sampler"] |= {"uniform_share": 0.1}
-    if budget:
+    for budget in (name for name in more if name != "filter"):
         difficulty["budget"] = {"name": budget, "n": N}
     steps, every = round(ROLLOUTS / per_step / slower), max(1, round(EVERY_ROLLOUTS / per_step / slower))
     evaluate = {"every": every, "prompts": HELD_OUT, "prompts_during": HELD_OUT, "samples": 2}
