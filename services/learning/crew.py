@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,11 @@ def main(folder: str, rank: str, size: str, port: str) -> None:
     run = directory.run()
     trainer = trainer_of(run, recipe.compose(run), directory.folder("base"))
     trainer.world = join(int(rank), int(size), open_store(int(rank), int(size), int(port)))
-    trainer.follow()
+    try:
+        trainer.follow()
+    except RuntimeError:  # what torch raises where a connection ends
+        time.sleep(2.0)  # where rank 0 is gone, the thread above ends this process meanwhile, without a word
+        raise
 
 
 if __name__ == "__main__":
