@@ -27,6 +27,7 @@ READ = (
 TOGETHER = ("outcomes", "checkpoints", "weights-manifest", "steps", "requests")
 """Topics of which one transaction writes several: their ends are of one moment."""
 LOOKS = 20
+"""A run that never rests for the length of a look is read as it was at the last."""
 
 
 def shown(name: Name) -> str:

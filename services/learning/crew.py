@@ -48,7 +48,8 @@ def join(rank: int, size: int, store: dist.Store) -> World:
 
     Bytes and commands go over gloo on the CPU, so that a rank that waits for the next step keeps no GPU busy.
     """
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine, whatever its name resolves to
+    # All are on this machine, whatever its name resolves to.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     patience = datetime.timedelta(seconds=PATIENCE_S)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
@@ -87,14 +88,19 @@ class Crew:
     def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
         code = process.wait()
         if not self.dismissed.is_set():
-            logger.error("rank %d of the learner ended (exit code %d); the learner begins again without it", rank, code)
+            logger.error(
+                "rank %d of the learner ended (exit code %d); the learner begins again at its checkpoint", rank, code
+            )
             os._exit(EXIT_WITHOUT_A_RANK)
 
 
-def muster(folder: Path, size: int) -> Crew:
-    """Start the other ranks of a run's learner and join them; `folder`: the run's. Raises `UserError`."""
+def muster(folder: Path, size: int, device: torch.device) -> Crew:
+    """Start the other ranks of a run's learner and join them; `folder`: the run's, `device`: what they train on.
+
+    Raises `UserError` for more ranks than GPUs.
+    """
     gpus = torch.cuda.device_count()
-    if gpus and size > gpus:
+    if device.type == "cuda" and size > gpus:
         raise UserError(f"learning.ranks is {size} and this machine has {gpus} GPUs; accepted: 1 to {gpus}")
     store = open_store(0, size)
     command = [sys.executable, "-m", "services.learning.crew", str(folder)]
@@ -117,7 +123,7 @@ def main(folder: str, rank: str, size: str, port: str) -> None:
     for told in (signal.SIGTERM, signal.SIGINT):
         signal.signal(told, signal.SIG_IGN)  # rank 0 says when it is over
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    if torch.cuda.is_available():
+    if int(rank) < torch.cuda.device_count():
         torch.cuda.set_device(int(rank))  # rank 0 has the first one
     directory = RunDir.of(folder)
     run = directory.run()

@@ -101,7 +101,7 @@ class LearningService:
         run, self.recipe = context.run, recipe.compose(context.run)
         self.base = context.dir.folder("base")
         trainer = trainer_of(run, self.recipe, self.base)
-        self.crew = muster(context.dir.path, run.learning.ranks) if run.learning.ranks > 1 else None
+        self.crew = muster(context.dir.path, run.learning.ranks, trainer.device) if run.learning.ranks > 1 else None
         if self.crew is not None:
             trainer.world = self.crew.world
         self.trainer = Measured(trainer, context.meter, serving_dtype(run, trainer.compute))

@@ -28,7 +28,7 @@ time.sleep(60)
 def test_more_ranks_than_gpus_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match=r"learning.ranks is 4 and this machine has 2 GPUs; accepted: 1 to 2"):
-        crew.muster(tmp_path, 4)
+        crew.muster(tmp_path, 4, torch.device("cuda"))
 
 
 def test_a_rank_that_ends_before_it_may_ends_the_learner_with_a_sentence():
@@ -37,7 +37,7 @@ def test_a_rank_that_ends_before_it_may_ends_the_learner_with_a_sentence():
         text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == crew.EXIT_WITHOUT_A_RANK
-    assert "rank 1 of the learner ended (exit code 7); the learner begins again without it" in done.stderr
+    assert "rank 1 of the learner ended (exit code 7); the learner begins again at its checkpoint" in done.stderr
 
 
 @pytest.mark.parametrize("dismissed", [True, False])
