@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
@@ -160,6 +161,7 @@ class Meter:
         self.trace_share = 0.0
         """Share of requests that are traced: their values carry an exemplar."""
         self._made: dict[str, Counter | Gauge | Histogram] = {}
+        self._children: dict[tuple[Any, ...], Any] = {}
         self._lock = threading.Lock()
 
     def add(self, name: str, value: float = 1.0, /, **labels: str) -> None:
@@ -178,7 +180,7 @@ class Meter:
             return
         found = trace.trace_id(of) if of and self.trace_share else ""
         exemplar = {"trace_id": found} if found and trace.chosen(found, self.trace_share) else None
-        self._child(name, labels).observe(value, exemplar)  # type: ignore[call-arg]
+        self._child(name, labels).observe(value, exemplar)
 
     def progress(self) -> None:
         """Something got done."""
@@ -226,12 +228,19 @@ class Meter:
         server, _ = start_http_server(port, host, self.registry)
         return int(server.server_port)
 
-    def _child(self, name: str, labels: dict[str, str]) -> Counter | Gauge | Histogram:
-        metric = DECLARED[name]
-        with self._lock:
-            if name not in self._made:
-                self._made[name] = self._make(metric)
-        made = self._made[name]
+    def _child(self, name: str, labels: dict[str, str]) -> Any:
+        """The metric with these labels. Kept: to look it up in the registry costs more than to count."""
+        key = (name, *labels.items())
+        found = self._children.get(key)
+        if found is None:
+            with self._lock:
+                found = self._children[key] = self._labelled(DECLARED[name], labels)
+        return found
+
+    def _labelled(self, metric: Metric, labels: dict[str, str]) -> Any:
+        if metric.name not in self._made:
+            self._made[metric.name] = self._make(metric)
+        made = self._made[metric.name]
         return made.labels(*(labels[label] for label in metric.labels)) if metric.labels else made
 
     def _make(self, metric: Metric) -> Counter | Gauge | Histogram:

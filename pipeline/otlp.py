@@ -50,8 +50,10 @@ class OtlpTracer:
         ended = time.time()
         made = 0
         for send in sends:
+            if not self._maybe(records.traceparent(send.headers)):
+                continue
             name = records.noun_named(send.headers)
-            if name in TRACED and self._maybe(records.traceparent(send.headers)):
+            if name in TRACED:
                 noun = records.NOUNS[name].FromString(send.value)
                 for span in trace.spans(noun, ended - seconds, ended, self._wanted):
                     self.queue.on_end(self._readable(span))

@@ -105,7 +105,10 @@ def ids(record: Record) -> dict[str, str]:
 
 def traceparent(headers: Headers) -> str:
     """The W3C trace context that a record carries; empty when none."""
-    return next((value.decode(errors="replace") for name, value in headers if name == "traceparent"), "")
+    for name, value in reversed(headers):  # `encode` puts it last
+        if name == "traceparent":
+            return value.decode(errors="replace")
+    return ""
 
 
 class _Form(NamedTuple):

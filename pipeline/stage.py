@@ -18,6 +18,7 @@ share is here: decoding, sending with bounded retries, dead letters, waiting for
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -118,7 +119,7 @@ class Stage:
             written_ms=int(time.time() * 1000),
             record_ms=record.timestamp_ms,
         )
-        self.count(record, "dead_lettered")
+        self.count([record], "dead_lettered")
         return Output("dead-letters", f"{record.topic}/{record.partition}/{record.offset}", letter)
 
     def commit(
@@ -146,9 +147,10 @@ class Stage:
             self.tracer.committed(transaction.sends, seconds)
         return transaction.written
 
-    def count(self, record: Record, result: str, number: int = 1) -> None:
-        """A record was handled, retried or dead-lettered."""
-        self.meter.add("sluice_stage_records_total", number, topic=self.names.short(record.topic), result=result)
+    def count(self, records: Iterable[Record], result: str) -> None:
+        """Records were handled, retried or dead-lettered."""
+        for topic, number in Counter(record.topic for record in records).items():
+            self.meter.add("sluice_stage_records_total", number, topic=self.names.short(topic), result=result)
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Do it, again and again while the log does not answer, for `PATIENCE_S` at most."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.message import Message
@@ -39,6 +40,7 @@ class Span:
     failed: str = ""
 
 
+@lru_cache(4096)
 def trace_id(request_id: str) -> str:
     """32 hex digits.
 

@@ -1,7 +1,7 @@
 """Whether spans go to an OpenTelemetry collector. They do not unless an endpoint is set.
 
     OTEL_EXPORTER_OTLP_ENDPOINT   http://collector:4317, OTLP over gRPC; OTEL_EXPORTER_OTLP_TRACES_ENDPOINT comes first
-    OTEL_TRACES_SAMPLER_ARG       share of requests that are traced, 0 to 1; 0.1 where it is not set
+    OTEL_TRACES_SAMPLER_ARG       share of requests that are traced, 0 to 1; 0.01 where it is not set
 
 The exporter reads its other settings (headers, certificate) from OpenTelemetry's own variables.
 """
@@ -19,7 +19,7 @@ from pipeline.metrics import Meter
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 SHARE = "OTEL_TRACES_SAMPLER_ARG"
-USUAL_SHARE = 0.1
+USUAL_SHARE = 0.01
 
 
 class Tracer(Protocol):
@@ -51,7 +51,7 @@ def share_of(environment: Mapping[str, str]) -> float:
     """The share of requests that are traced. Raises `UserError` for what is no share.
 
     >>> share_of({}), share_of({"OTEL_TRACES_SAMPLER_ARG": "0.5"})
-    (0.1, 0.5)
+    (0.01, 0.5)
     """
     text = environment.get(SHARE) or str(USUAL_SHARE)
     if not re.fullmatch(r"0(\.\d+)?|1(\.0+)?|\.\d+", text):

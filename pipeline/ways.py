@@ -183,8 +183,7 @@ def _handle(stage: Stage, handler: BatchHandler, reader: GroupReader, found: lis
     if outputs or found:
         stage.commit(stage.encode(outputs), next_offsets(found), reader)
         stage.meter.worked(time.monotonic() - begun)
-    for record, _ in good:
-        stage.count(record, "handled")
+    stage.count((record for record, _ in good), "handled")
 
 
 def _last_words(
@@ -217,12 +216,12 @@ def _try(stage: Stage, handler: BatchHandler, one: Decoded) -> list[Output]:
         except Exception as error:  # the same fault boundary, for one record
             handler.restore()
             if isinstance(error, Retryable) and attempts < TRIES:
-                stage.count(one.record, "retried")
+                stage.count([one.record], "retried")
                 stage.life.sleep(0.05 * 2**attempts)
                 continue
             log.exception("a record is dead-lettered")
             return [stage.letter(one.record, error, attempts), *handler.poison(records.ids(one.record), "poison")]
-        stage.count(one.record, "handled")
+        stage.count([one.record], "handled")
         return outputs
 
 
@@ -305,7 +304,7 @@ class _Concurrent:
         self.unfinished.finish(token)
         record = self.taken.pop(token, None)
         if record is not None and result:
-            self.stage.count(record, result)
+            self.stage.count([record], result)
 
     def _commit(self) -> None:
         offsets = self.unfinished.committable()
@@ -341,8 +340,7 @@ def run_follow(stage: Stage, handler: FollowHandler, writer_id: str, poll_s: Cal
             for record, _ in bad:
                 handler.poison(records.ids(record), "poison")
             _write(stage, handler(good, int(time.time() * 1000)))
-            for record, _ in good:
-                stage.count(record, "handled")
+            stage.count((record for record, _ in good), "handled")
             if stage.life.leaving and handler.finished:
                 return
     finally:

@@ -95,7 +95,8 @@ class Columns:
 
     def touch(self, rows_P: np.ndarray) -> np.ndarray:
         """Remember what these rows hold, if it is their first change since `clean`; returns those rows."""
-        fresh_P = np.unique(rows_P[~self.changed_P[rows_P]])
+        fresh_P = np.sort(rows_P[~self.changed_P[rows_P]])
+        fresh_P = fresh_P[np.diff(fresh_P, prepend=-1) != 0]
         if len(fresh_P):
             self.changed_P[fresh_P] = True
             self.before.append(Before(fresh_P, self.words_PW.take(fresh_P, axis=0)))

@@ -8,6 +8,8 @@ announced was never sampled by this run; one whose step the log has forgotten ca
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +45,9 @@ class Versions(NamedTuple):
         return "version_forgotten" if lowest < self.oldest else ""
 
 
+FIELDS = attrgetter("outcome", "purpose", "accuracy", "min_version", "max_version", "prompt_id", "rewards")
+
+
 class Told(NamedTuple):
     """N verdicts: why each is left out, empty when it is not, and columns over all of them."""
 
@@ -51,17 +56,19 @@ class Told(NamedTuple):
     accuracy_N: np.ndarray
     lowest_N: np.ndarray
     highest_N: np.ndarray
+    rewarded: list[int]
+    """Places of those with named rewards."""
 
 
 def read(verdicts: Sequence[rollout_pb2.Verdict], versions: Versions | None = None) -> Told:
     """What N >= 1 verdicts say. `versions`: those that may be observed; None accepts all."""
-    rows = [(v.outcome, v.purpose, v.accuracy, v.min_version, v.max_version, v.prompt_id) for v in verdicts]
-    outcomes, purposes, accuracies, lowest, highest, prompt_ids = zip(*rows, strict=True)
+    columns = zip(*map(FIELDS, verdicts), strict=True)
+    outcomes, purposes, accuracies, lowest, highest, prompt_ids, rewards = columns
     accuracy_N = np.array(accuracies)
     lowest_N, highest_N = (
         np.minimum(np.array(each, np.uint64), LARGEST).astype(np.int64) for each in (lowest, highest)
     )
-    reasons = [""] * len(rows)
+    reasons = [""] * len(verdicts)
     if UNSEEN.keys() & set(outcomes) or EVALUATE in purposes or not all(prompt_ids):
         reasons = [unseen(verdict) for verdict in verdicts]
     for place in np.flatnonzero(~((accuracy_N >= 0) & (accuracy_N <= 1))).tolist():
@@ -69,4 +76,5 @@ def read(verdicts: Sequence[rollout_pb2.Verdict], versions: Versions | None = No
     if versions is not None:
         for place in np.flatnonzero((highest_N > versions.newest) | (lowest_N < versions.oldest)).tolist():
             reasons[place] = reasons[place] or versions.wrong(lowest[place], highest[place])
-    return Told(reasons, prompt_ids, accuracy_N, lowest_N, highest_N)
+    rewarded = list(compress(range(len(rewards)), rewards))
+    return Told(reasons, prompt_ids, accuracy_N, lowest_N, highest_N, rewarded)

@@ -126,7 +126,7 @@ class Store:
             return told.reasons
         rows_N = self._rows(told.prompt_ids)
         self.observe(rows_N, told.accuracy_N, np.maximum(self.version - told.lowest_N, 0), told.highest_N)
-        for place in [place for place, verdict in enumerate(verdicts) if verdict.rewards]:
+        for place in told.rewarded:
             for reward in verdicts[place].rewards:
                 if reward.name == DIVERSITY:
                     self.columns["diversity"][rows_N[place]] = reward.value

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -80,6 +80,8 @@ class GenerationHandler:
     _quiet_turns: int = 0
     _looked_s: float = 0.0
     _preempted: int = 0
+    _ended: Counter[rollout_pb2.Ending] = field(default_factory=Counter)
+    _published: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -265,14 +267,22 @@ class GenerationHandler:
         with self._lock:
             self.counts["rollouts"] += 1
             self.counts["tokens"] += tokens
-        ending = rollout_pb2.Ending.Name(made.ending).removeprefix("ENDING_").lower()
-        self.meter.add("sluice_generation_rollouts_total", ending=ending)
+            self._ended[made.ending] += 1
         if made.reason == policy.PRUNED:
             self.meter.add("sluice_generation_pruned_total")
         for injection in [one for call in made.calls[:1] for one in call.injections]:
             self.meter.add("sluice_generation_guided_total", kind=KINDS.get(injection.guidance.kind, "other"))
-        self.meter.add("sluice_generation_tokens_total", tokens)
         self.meter.observe("sluice_generation_response_tokens", tokens, of=made.key.request_id)
+
+    def publish(self) -> None:
+        """What was counted since the last call: a status at a time is cheaper than a rollout at a time."""
+        with self._lock:
+            ended, self._ended = self._ended, Counter()
+            tokens, self._published = self.counts["tokens"] - self._published, self.counts["tokens"]
+        for ending, number in ended.items():
+            name = rollout_pb2.Ending.Name(ending).removeprefix("ENDING_").lower()
+            self.meter.add("sluice_generation_rollouts_total", number, ending=name)
+        self.meter.add("sluice_generation_tokens_total", tokens)
 
 
 def _outputs(made: list[rollout_pb2.Rollout]) -> list[Output]:

@@ -77,6 +77,7 @@ class GenerationService:
 
     def status(self, status: control_pb2.WorkerStatus) -> None:
         """State, version, tokens and rollouts, what waits."""
+        self.handler.publish()
         standing = self.handler.standing()
         status.state, status.reason = standing.state, standing.reason or self.updater.trouble
         status.version = self.engine.version

@@ -10,8 +10,8 @@ as many rollouts; every rollout that was generated counts, the filtered ones and
     share      that, divided by uniform's on the same seed; inf where it never came there
 
 SEEDS=0-4 WAYS=uniform,vade_thompson,uniform+knapsack make bench
-    which seeds (default 0-2), and which ways: SAMPLER, SAMPLER+BUDGET, either with +filter, or `filter`; `all` is every
-    sampler and every budget
+    which seeds (default 0-2), and which ways: SAMPLER, SAMPLER:KNOB=VALUE, SAMPLER+BUDGET, each with +filter, or
+    `filter`; `all` is every sampler and every budget
 KEEP=FOLDER make bench
     goes on where a bench of the same tree that kept its curves there was broken off
 """
@@ -160,7 +160,7 @@ def _job(folder: Path, seed: int) -> Path:
     tree["model"]["warm_start"] |= {"examples": shown, "slip_share": 0.0, "slips": [], "enough": 1.0}
     tree["generation"]["max_tokens"] = 14
     tree["recipe"]["optimizer"] = {"name": "adamw", "beta2": 0.99}
-    tree["learning"] |= {"batch_groups": GROUPS, "checkpoint_every": 50}
+    tree["learning"] |= {"batch_groups": GROUPS, "checkpoint_every": 50, "lr": float(os.environ.get("LR", 5e-4))}
     file = folder / f"job-{seed}.yaml"
     file.write_text(yaml.safe_dump(tree))
     return file
@@ -185,8 +185,9 @@ def _curve(job: Path, way: str, seed: int) -> Curve:
     recipe = tree["recipe"] | {"select": ["informative_groups"]} if filtered else tree["recipe"]
     # The filter's steps take about 2.5 times as many rollouts: fewer of them, evaluated as often by rollouts.
     slower = 2.5 if filtered else 1.0
-    difficulty: dict[str, Any] = {"sampler": {"name": sampler}}
-    if sampler != "uniform":
+    name, *knobs = sampler.split(":")
+    difficulty: dict[str, Any] = {"sampler": {"name": name} | dict(map(_knob, knobs))}
+    if name != "uniform":
         difficulty["sampler"] |= {"uniform_share": 0.1}
     for budget in (name for name in more if name != "filter"):
         difficulty["budget"] = {"name": budget, "n": N}
@@ -197,6 +198,11 @@ def _curve(job: Path, way: str, seed: int) -> Curve:
         found = curve_of(directory)
     print(way, seed, found, file=sys.stderr, flush=True)
     return found
+
+
+def _knob(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    return name, yaml.safe_load(value)
 
 
 def curve_of(directory: RunDir) -> Curve:
