@@ -34,12 +34,13 @@ from tests.bench.table import machine, table
 from tests.otlp import Receiver
 
 PAIRS = 10
-STEPS = 120
+STEPS = 60
 ROLLOUTS = 256
 """Of a step of the small job."""
 FIRST = 8
 """Steps left out: queues fill."""
 EVERY_S = 15.0
+WORKERS = 4
 T_95 = {10: 1.833, 11: 1.812, 12: 1.796, 13: 1.782, 14: 1.771, 15: 1.761, 16: 1.753, 20: 1.729}
 """One-sided 95 % quantile of Student's t by number of pairs."""
 
@@ -119,15 +120,21 @@ def reading(directory: Path) -> Iterator[None]:
 
 
 def _read(directory: Path, over: threading.Event, read: list[int]) -> None:
-    while not (directory / "run.json").exists():
-        if over.wait(1.0):
-            return
-    of = RunDir.of(directory)
-    log = of.open_log()
-    watcher = Watcher(log, of.names())
+    ports: set[int] = set()
+    while len(ports) < WORKERS and not over.wait(1.0):
+        ports = _ports(directory)
     while not over.wait(EVERY_S):
-        ports = {int(one.gauges["metrics_port"]) for one in watcher.look().workers.values() if one.gauges}
-        for port in ports - {0}:
+        for port in ports:
             with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
                 read.append(len(answer.read()))
+
+
+def _ports(directory: Path) -> set[int]:
+    """Where the workers of a run say that their metrics are."""
+    if not (directory / "run.json").exists():
+        return set()
+    of = RunDir.of(directory)
+    log = of.open_log()
+    workers = Watcher(log, of.names()).look().workers.values()
     log.close()
+    return {int(one.gauges["metrics_port"]) for one in workers if one.gauges} - {0}
