@@ -178,8 +178,8 @@ class Meter:
         """Observe a value in a histogram; `of`: the request that it is of, whose trace becomes an exemplar."""
         if not self.counting:
             return
-        found = trace.trace_id(of) if of and self.trace_share else ""
-        exemplar = {"trace_id": found} if found and trace.chosen(found, self.trace_share) else None
+        found = trace.kept(of, self.trace_share) if of and self.trace_share else ""
+        exemplar = {"trace_id": found} if found else None
         self._child(name, labels).observe(value, exemplar)
 
     def progress(self) -> None:

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 
+from google.protobuf.message import Message
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -29,7 +30,8 @@ log = logging.getLogger(__name__)
 
 QUEUE, BATCH, EVERY_MS = 32_768, 512, 2000
 SEND_S, LAST_S = 5, 5
-TRACED = {"RolloutRequest", "Rollout", "Verdict", "TrainStep", "DropNotice"}
+STEPS = {"TrainStep", "DropNotice"}
+"""Nouns about many requests: their records carry no trace of their own."""
 
 
 class OtlpTracer:
@@ -45,15 +47,17 @@ class OtlpTracer:
             self.exporter, max_queue_size=QUEUE, max_export_batch_size=BATCH, schedule_delay_millis=EVERY_MS
         )
 
+    def header(self, noun: Message) -> str:
+        """The `traceparent` of the record that a noun becomes; empty when its request is not traced."""
+        return trace.of(noun) if self._wanted(trace.request_of(noun)) else ""
+
     def committed(self, sends: Iterable[Send], seconds: float) -> None:
         """Records were written, in a transaction that took so long and has just ended."""
         ended = time.time()
         made = 0
         for send in sends:
-            if not self._maybe(records.traceparent(send.headers)):
-                continue
             name = records.noun_named(send.headers)
-            if name in TRACED:
+            if name in STEPS or records.traceparent(send.headers):
                 noun = records.NOUNS[name].FromString(send.value)
                 for span in trace.spans(noun, ended - seconds, ended, self._wanted):
                     self.queue.on_end(self._readable(span))
@@ -66,12 +70,8 @@ class OtlpTracer:
         self.exporter.until = time.monotonic() + LAST_S
         self.queue.shutdown()
 
-    def _maybe(self, traceparent: str) -> bool:
-        """Not worth decoding when it is about one request whose trace is not kept."""
-        return not traceparent or trace.chosen(traceparent.split("-")[1], self.share)
-
     def _wanted(self, request_id: str) -> bool:
-        return trace.chosen(trace.trace_id(request_id), self.share)
+        return bool(request_id and trace.kept(request_id, self.share))
 
     def _readable(self, span: trace.Span) -> ReadableSpan:
         return ReadableSpan(

@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
-from pipeline import records, trace
+from pipeline import records
 from pipeline.errors import LogUnavailable, Poison
 from pipeline.life import Life
 from pipeline.log.api import GroupReader, Log, Position, Record, Send, Transaction, Writer
@@ -98,9 +98,10 @@ class Stage:
         return good, bad
 
     def encode(self, outputs: Iterable[Output]) -> list[Send]:
-        """Outputs as records under their full topic names, each in its rollout's trace."""
+        """Outputs as records under their full topic names, each in its rollout's trace where that is kept."""
+        header = self.tracer.header if self.tracer is not None else lambda noun: ""
         with self.meter.logging_cpu():
-            return [records.encode(self.names.topic(topic), key, noun, trace.of(noun)) for topic, key, noun in outputs]
+            return [records.encode(self.names.topic(topic), key, noun, header(noun)) for topic, key, noun in outputs]
 
     def letter(self, record: Record, error: Exception, attempts: int) -> Output:
         """The dead letter of a record: its bytes untouched, and why."""

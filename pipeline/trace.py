@@ -40,7 +40,6 @@ class Span:
     failed: str = ""
 
 
-@lru_cache(4096)
 def trace_id(request_id: str) -> str:
     """32 hex digits.
 
@@ -59,9 +58,23 @@ def chosen(trace: str, share: float) -> bool:
     return int(trace[16:], 16) < round(share * 2**64)
 
 
+@lru_cache(8192)
+def kept(request_id: str, share: float) -> str:
+    """The trace of a request when it is one of the share that is kept; else empty."""
+    found = trace_id(request_id)
+    return found if chosen(found, share) else ""
+
+
 def span_id(name: str, *of: Value) -> str:
     """16 hex digits."""
     return hashlib.sha256("/".join(("sluice span", name, *map(str, of))).encode()).hexdigest()[:16]
+
+
+def request_of(noun: Message) -> str:
+    """The request that a noun is about; empty for one that is about none, or about many."""
+    if isinstance(noun, rollout_pb2.Rollout | rollout_pb2.Verdict):
+        return noun.key.request_id
+    return noun.request_id if isinstance(noun, prompt_pb2.RolloutRequest) else ""
 
 
 def of(noun: Message) -> str:

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from google.protobuf.message import Message
+
 from pipeline.errors import UserError
 from pipeline.log.api import Send
 from pipeline.metrics import Meter
@@ -24,6 +26,10 @@ USUAL_SHARE = 0.01
 
 class Tracer(Protocol):
     """Makes spans of what a stage has committed."""
+
+    def header(self, noun: Message) -> str:
+        """The `traceparent` of the record that a noun becomes; empty when its request is not traced."""
+        ...
 
     def committed(self, sends: Iterable[Send], seconds: float) -> None:
         """Records were written, in a transaction that took so long and has just ended."""

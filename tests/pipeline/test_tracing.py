@@ -47,6 +47,9 @@ def log(tmp_path):
     log.close()
 
 
+TOPICS = ("requests", "rollouts", "verdicts")
+
+
 def key(request: str, index: int) -> rollout_pb2.RolloutKey:
     return rollout_pb2.RolloutKey(request_id=request, index=index, attempt=1)
 
@@ -130,16 +133,29 @@ def test_a_rollout_is_one_trace_over_the_four_services(log):
     assert found["drop", 1].attributes["sluice.reason"] == "infra_error"
 
 
+def headers(log) -> list[str]:
+    return [records.traceparent(read_all(log, NAMES.topic(topic))[0].headers) for topic in TOPICS]
+
+
 def test_a_record_carries_the_span_that_wrote_it(log):
-    for service, outputs in journey("r-1")[:3]:
-        write(log, service, outputs, {})
-    for topic, noun, place in (
-        ("requests", "request", ("r-1", 1)),
-        ("rollouts", "sample", ("r-1", 0, 1)),
-        ("verdicts", "check", ("r-1", 0, 1)),
-    ):
-        header = records.traceparent(read_all(log, NAMES.topic(topic))[0].headers)
-        assert header == f"00-{trace.trace_id('r-1')}-{trace.span_id(noun, *place)}-01"
+    with Receiver() as receiver:
+        for service, outputs in journey("r-1")[:3]:
+            write(log, service, outputs, receiver.environment)
+    spans = [
+        trace.span_id("request", "r-1", 1),
+        trace.span_id("sample", "r-1", 0, 1),
+        trace.span_id("check", "r-1", 0, 1),
+    ]
+    assert headers(log) == [f"00-{trace.trace_id('r-1')}-{span}-01" for span in spans]
+
+
+@pytest.mark.parametrize("share", ["0", ""])
+def test_a_record_of_a_request_that_is_not_traced_carries_nothing(log, share):
+    with Receiver() as receiver:
+        environment = receiver.environment | {"OTEL_TRACES_SAMPLER_ARG": share} if share else {}
+        for service, outputs in journey("r-1")[:3]:
+            write(log, service, outputs, environment)
+    assert headers(log) == ["", "", ""] and not receiver.spans
 
 
 def test_what_is_traced_in_one_service_is_traced_in_all(log):
