@@ -12,6 +12,8 @@ as many rollouts; every rollout that was generated counts, the filtered ones and
 SEEDS=0-4 WAYS=uniform,vade_thompson,uniform+knapsack make bench
     which seeds (default 0-2), and which ways: SAMPLER, SAMPLER:KNOB=VALUE, SAMPLER+BUDGET, each with +filter, or
     `filter`; `all` is every sampler and every budget
+LR=2.5e-4 make bench
+    another learning rate (default 5e-4), the same for every way
 KEEP=FOLDER make bench
     goes on where a bench of the same tree that kept its curves there was broken off
 """
