@@ -1,7 +1,7 @@
 """Nouns on the log: a protobuf value with headers that say what it is.
 
-Headers: `content-type`, `schema` (noun and major.minor, for example "Rollout/1.0"), `traceparent`, and ids, so that a
-record whose value cannot be read is still accounted for.
+Headers: `content-type`, `schema` (noun and major.minor, for example "Rollout/1.0"), ids, so that a record whose value
+cannot be read is still accounted for, and `traceparent` where the request is traced.
 
 A reader accepts its own major version, keeps unknown fields and refuses a newer major as poison.
 """

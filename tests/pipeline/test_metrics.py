@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from pipeline.metrics import Meter
@@ -29,3 +31,32 @@ def test_counting_can_be_turned_off_and_a_status_still_says_how_busy_it_was(monk
 def test_what_is_not_declared_is_not_counted():
     with pytest.raises(KeyError):
         Meter("generation", "generation-0").add("sluice_generation_surprises_total")
+
+
+def test_labels_are_told_apart_by_name_in_whatever_order_they_are_given():
+    meter = Meter("verification", "v")
+    for _ in range(2):
+        meter.add("sluice_verification_verdicts_total", check="math", outcome="wrong")
+        meter.add("sluice_verification_verdicts_total", outcome="wrong", check="math")
+    meter.add("sluice_verification_verdicts_total", check="wrong", outcome="math")
+    values = {name: value for name, value in meter.values().items() if "verdicts_total" in name}
+    assert values == {
+        'sluice_verification_verdicts_total{check="math",outcome="wrong"}': 4,
+        'sluice_verification_verdicts_total{check="wrong",outcome="math"}': 1,
+    }
+
+
+def test_threads_that_count_a_metric_for_the_first_time_together_count_into_one():
+    meter, ready = Meter("generation", "g"), threading.Barrier(8)
+
+    def count() -> None:
+        ready.wait(10)
+        for _ in range(500):
+            meter.add("sluice_generation_rollouts_total", ending="eos")
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert meter.values()['sluice_generation_rollouts_total{ending="eos"}'] == 4000

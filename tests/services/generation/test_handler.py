@@ -93,6 +93,19 @@ def test_all_rollouts_of_a_request_come_out_together_and_complete(handler, token
         assert rollout.engine.startswith("transformers 5.") and rollout.timings.ended_ms > 0
 
 
+def test_every_rollout_and_token_is_counted_once_however_often_it_is_published(handler):
+    handler.take(request(), token=1)
+    handler.take(request("late", deadline_ms=1), token=2)
+    tokens = sum(len(call.tokens) for one in done(handler, 2) for rollout in said(one) for call in rollout.calls)
+    for _ in range(3):
+        handler.publish()
+    values = handler.meter.values()
+    ended = {name: value for name, value in values.items() if name.startswith("sluice_generation_rollouts_total")}
+    assert ended.pop('sluice_generation_rollouts_total{ending="expired"}') == 3 and sum(ended.values()) == 3
+    assert values["sluice_generation_tokens_total"] == tokens > 0
+    assert values["sluice_generation_response_tokens_sum"] == tokens
+
+
 def test_a_request_that_is_delivered_again_is_answered_with_nothing(handler):
     handler.take(request(), token=1)
     assert len(done(handler)[0].outputs) == 3

@@ -114,3 +114,15 @@ def test_a_second_look_stands_on_the_verdict_and_in_the_metrics(place):
     values = here.meter.values()
     counted = 'sluice_verification_second_looks_total{{check="regex",found="{}"}}'.format
     assert [values[counted(one)] for one in ("true_positive", "false_positive", "true_negative")] == [1, 1, 1]
+
+
+def test_what_is_counted_by_the_batch_is_what_was_handled(place):
+    here = place()
+    here.write("prompts", prompt())
+    here.write("rollouts", *(rollout(text, index) for index, text in enumerate(("42", "14", "42"))))
+    here.work(verdicts=3)
+    values = here.meter.values()
+    counted = 'sluice_verification_verdicts_total{{check="exact",outcome="{}"}}'.format
+    assert (values[counted("correct")], values[counted("wrong")]) == (2, 1)
+    assert values['sluice_verification_seconds_count{check="exact"}'] == 3
+    assert values['sluice_stage_records_total{result="handled",topic="rollouts"}'] == 3
