@@ -9,34 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 
-from pipeline import trace
+from pipeline.tally import COUNTER, GAUGE, HISTOGRAM, Metric, Tally
 
-COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 VERSIONS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 32)
 TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 RATIO = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric. `unit` is what one of it is; `buckets` only for a histogram."""
-
-    name: str
-    kind: str
-    unit: str
-    meaning: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
 
 
 METRICS: tuple[Metric, ...] = (
@@ -149,8 +133,6 @@ class Meter:
 
     def __init__(self, service: str, worker_id: str) -> None:
         self.service, self.worker_id = service, worker_id
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
         self.started = time.time()
         self.progress_at = time.time()
         self.turned_at = time.monotonic()
@@ -158,49 +140,57 @@ class Meter:
         self.busy_s = 0.0
         self.cpu_log_s = 0.0
         self.counting = os.environ.get("SLUICE_METRICS") != "off"
-        self.trace_share = 0.0
+        self._tally = Tally(DECLARED, self._totals)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        if self.counting:
+            self.registry.register(self._tally)
+
+    @property
+    def trace_share(self) -> float:
         """Share of requests that are traced: their values carry an exemplar."""
-        self._made: dict[str, Counter | Gauge | Histogram] = {}
-        self._children: dict[tuple[Any, ...], Any] = {}
-        self._lock = threading.Lock()
+        return self._tally.trace_share
+
+    @trace_share.setter
+    def trace_share(self, share: float) -> None:
+        self._tally.trace_share = share
 
     def add(self, name: str, value: float = 1.0, /, **labels: str) -> None:
         """Add to a counter."""
         if self.counting:
-            self._child(name, labels).inc(value)
+            self._tally.add(name, value, labels)
 
     def set(self, name: str, value: float, /, **labels: str) -> None:
         """Set a gauge."""
         if self.counting:
-            self._child(name, labels).set(value)
+            self._tally.set(name, value, labels)
 
     def observe(self, name: str, value: float, /, *, of: str = "", **labels: str) -> None:
         """Observe a value in a histogram; `of`: the request that it is of, whose trace becomes an exemplar."""
-        if not self.counting:
-            return
-        found = trace.kept(of, self.trace_share) if of and self.trace_share else ""
-        exemplar = {"trace_id": found} if found else None
-        self._child(name, labels).observe(value, exemplar)
+        if self.counting:
+            self._tally.observe(name, ((value, of),), labels)
+
+    def observe_all(self, name: str, values: Iterable[tuple[float, str]], /, **labels: str) -> None:
+        """Observe (value, the request that it is of) of a whole batch: a tenth of the cost of one after the other."""
+        if self.counting:
+            self._tally.observe(name, values, labels)
 
     def progress(self) -> None:
         """Something got done."""
         self.progress_at = time.time()
         self.turned_at = time.monotonic()
-        self.set("sluice_stage_progress_timestamp_seconds", self.progress_at)
 
     def waited(self, reason: str, seconds: float) -> None:
         """Time passed in which nothing could be done, and why."""
         self.turned_at = time.monotonic()
         if seconds > 0:
             self.waits[reason] += seconds
-            self.add("sluice_stage_wait_seconds_total", seconds, reason=reason)
 
     def worked(self, seconds: float) -> None:
         """Time passed at work."""
         self.turned_at = time.monotonic()
         if seconds > 0:
             self.busy_s += seconds
-            self.add("sluice_stage_busy_seconds_total", seconds)
 
     @contextlib.contextmanager
     def logging_cpu(self) -> Iterator[None]:
@@ -209,9 +199,7 @@ class Meter:
         try:
             yield
         finally:
-            spent = time.thread_time() - begun
-            self.cpu_log_s += spent
-            self.add("sluice_log_cpu_seconds_total", spent)
+            self.cpu_log_s += time.thread_time() - begun
 
     def values(self) -> dict[str, float]:
         """Every value as `name{label="..."}`: what a JSON line of metrics holds."""
@@ -228,25 +216,10 @@ class Meter:
         server, _ = start_http_server(port, host, self.registry)
         return int(server.server_port)
 
-    def _child(self, name: str, labels: dict[str, str]) -> Any:
-        """The metric with these labels. Kept: to look it up in the registry costs more than to count."""
-        key = (name, *labels.items())
-        found = self._children.get(key)
-        if found is None:
-            with self._lock:
-                found = self._children[key] = self._labelled(DECLARED[name], labels)
-        return found
-
-    def _labelled(self, metric: Metric, labels: dict[str, str]) -> Any:
-        if metric.name not in self._made:
-            self._made[metric.name] = self._make(metric)
-        made = self._made[metric.name]
-        return made.labels(*(labels[label] for label in metric.labels)) if metric.labels else made
-
-    def _make(self, metric: Metric) -> Counter | Gauge | Histogram:
-        text = f"{metric.meaning} Unit: {metric.unit}."
-        if metric.kind == COUNTER:
-            return Counter(metric.name, text, metric.labels, registry=self.registry)
-        if metric.kind == GAUGE:
-            return Gauge(metric.name, text, metric.labels, registry=self.registry)
-        return Histogram(metric.name, text, metric.labels, registry=self.registry, buckets=metric.buckets)
+    def _totals(self) -> Iterator[tuple[str, float, dict[str, str]]]:
+        """What is remembered for the status anyway: (metric, value, labels)."""
+        yield "sluice_stage_progress_timestamp_seconds", self.progress_at, {}
+        yield "sluice_stage_busy_seconds_total", self.busy_s, {}
+        yield "sluice_log_cpu_seconds_total", self.cpu_log_s, {}
+        for reason, seconds in dict(self.waits).items():
+            yield "sluice_stage_wait_seconds_total", seconds, {"reason": reason}

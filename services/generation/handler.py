@@ -81,6 +81,7 @@ class GenerationHandler:
     _looked_s: float = 0.0
     _preempted: int = 0
     _ended: Counter[rollout_pb2.Ending] = field(default_factory=Counter)
+    _sizes: list[tuple[float, str]] = field(default_factory=list)
     _published: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -268,21 +269,23 @@ class GenerationHandler:
             self.counts["rollouts"] += 1
             self.counts["tokens"] += tokens
             self._ended[made.ending] += 1
+            self._sizes.append((tokens, made.key.request_id))
         if made.reason == policy.PRUNED:
             self.meter.add("sluice_generation_pruned_total")
         for injection in [one for call in made.calls[:1] for one in call.injections]:
             self.meter.add("sluice_generation_guided_total", kind=KINDS.get(injection.guidance.kind, "other"))
-        self.meter.observe("sluice_generation_response_tokens", tokens, of=made.key.request_id)
 
     def publish(self) -> None:
         """What was counted since the last call: a status at a time is cheaper than a rollout at a time."""
         with self._lock:
             ended, self._ended = self._ended, Counter()
+            sizes, self._sizes = self._sizes, []
             tokens, self._published = self.counts["tokens"] - self._published, self.counts["tokens"]
         for ending, number in ended.items():
             name = rollout_pb2.Ending.Name(ending).removeprefix("ENDING_").lower()
             self.meter.add("sluice_generation_rollouts_total", number, ending=name)
         self.meter.add("sluice_generation_tokens_total", tokens)
+        self.meter.observe_all("sluice_generation_response_tokens", sizes)
 
 
 def _outputs(made: list[rollout_pb2.Rollout]) -> list[Output]:

@@ -86,8 +86,7 @@ class Measured:
         sizes = {member.name: member.tokens for group in groups for member in group.members}
         meter.add("sluice_learning_rollouts_total", len(result.uses))
         meter.add("sluice_learning_tokens_total", sum(sizes[(u.key.request_id, u.key.index)] for u in result.uses))
-        for use in result.uses:
-            meter.observe("sluice_learning_lag_versions", use.lag, of=use.key.request_id)
+        meter.observe_all("sluice_learning_lag_versions", [(use.lag, use.key.request_id) for use in result.uses])
         for name, value in result.metrics.items():
             meter.set("sluice_learning_stat", value, name=name)
         meter.observe("sluice_learning_accuracy_ratio", result.metrics.get("accuracy_mean", 0.0))

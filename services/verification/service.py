@@ -126,6 +126,5 @@ class VerificationService:
         meter = self.context.meter
         for (check, outcome), walls_s in self._counted.items():
             meter.add("sluice_verification_verdicts_total", len(walls_s), check=check, outcome=outcome)
-            for wall_s in walls_s:
-                meter.observe("sluice_verification_seconds", wall_s, check=check)
+            meter.observe_all("sluice_verification_seconds", ((wall_s, "") for wall_s in walls_s), check=check)
         self._counted.clear()

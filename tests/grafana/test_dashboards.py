@@ -14,7 +14,8 @@ import promql_parser
 import pytest
 import yaml
 
-from pipeline.metrics import HISTOGRAM, METRICS
+from pipeline.metrics import METRICS
+from pipeline.tally import HISTOGRAM
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "grafana"
