@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -46,7 +47,7 @@ NO_PROGRESS_S = 600.0
 """A serving worker that got nothing done for so long, while work was there, is not healthy."""
 LIVE_S = 1800.0
 """A loop that neither waited nor worked nor wrote for so long hangs: a kubelet may end its process."""
-EXIT_FENCED = 3
+EXIT_FENCED, EXIT_THREAD = 3, 4
 State = control_pb2.WorkerState
 
 
@@ -101,6 +102,7 @@ class Ports:
 
 def serve(service: str, path: str, worker_id: str, ports: Ports) -> int:
     """Run a service until it is told to end; returns the exit code."""
+    threading.excepthook = _end_with_a_thread
     if service not in SERVICES:
         raise UserError.choice("the service", service, SERVICES)
     directory = RunDir.of(path)
@@ -118,6 +120,13 @@ def serve(service: str, path: str, worker_id: str, ports: Ports) -> int:
     signal.signal(signal.SIGTERM, lambda *_: context.life.leave("SIGTERM"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's: it drains the run
     return process.run()
+
+
+def _end_with_a_thread(died: threading.ExceptHookArgs) -> None:
+    """A worker whose report, engine or updater is gone would stand there and say nothing: it ends, as by SIGKILL."""
+    name = died.thread.name if died.thread else "a thread"
+    log.critical("the worker ends, because %s died: %s", name, died.exc_value, exc_info=died.exc_value)
+    os._exit(EXIT_THREAD)
 
 
 class Process:
@@ -143,7 +152,10 @@ class Process:
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self.server)
         control_pb2_grpc.add_OperatorServiceServicer_to_server(Operator(self), self.server)
         self._healthy(False)
-        threads = [threading.Thread(target=target, daemon=True) for target in (self._hear, self._report)]
+        threads = [
+            threading.Thread(target=target, name=target.__name__.strip("_"), daemon=True)
+            for target in (self._hear, self._report)
+        ]
         for thread in threads:
             thread.start()
         try:
