@@ -28,7 +28,7 @@ from pipeline.metrics import Meter
 
 log = logging.getLogger(__name__)
 
-QUEUE, BATCH, EVERY_MS = 32_768, 512, 2000
+QUEUE, BATCH, EVERY_MS = 32_768, 512, 5000
 SEND_S, LAST_S = 5, 5
 STEPS = {"TrainStep", "DropNotice"}
 """Nouns about many requests: their records carry no trace of their own."""

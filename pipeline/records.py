@@ -75,8 +75,10 @@ def noun_name(record: Record) -> str:
 
 def noun_named(headers: Headers) -> str:
     """Which noun these headers name; empty when none."""
-    schema = next((value for name, value in headers if name == "schema"), b"")
-    return schema.decode(errors="replace").partition("/")[0]
+    for name, value in headers:
+        if name == "schema":
+            return _noun(value)
+    return ""
 
 
 def decode(record: Record) -> Message:
@@ -105,10 +107,8 @@ def ids(record: Record) -> dict[str, str]:
 
 def traceparent(headers: Headers) -> str:
     """The W3C trace context that a record carries; empty when none."""
-    for name, value in reversed(headers):  # `encode` puts it last
-        if name == "traceparent":
-            return value.decode(errors="replace")
-    return ""
+    name, value = headers[-1] if headers else ("", b"")  # `encode` puts it last
+    return value.decode(errors="replace") if name == "traceparent" else ""
 
 
 class _Form(NamedTuple):
@@ -127,6 +127,11 @@ def _form(noun: type[Message]) -> _Form:
     theirs = KEY_FIELDS if keyed else ()
     ids = tuple(name for name in ID_FIELDS if name in fields and not fields[name].message_type and name not in theirs)
     return _Form((("content-type", CONTENT_TYPE.encode()), ("schema", schema.encode())), ids, keyed)
+
+
+@lru_cache(256)
+def _noun(schema: bytes) -> str:
+    return schema.decode(errors="replace").partition("/")[0]
 
 
 @lru_cache(256)

@@ -24,6 +24,7 @@ from sluice.v1 import prompt_pb2, rollout_pb2, training_pb2
 Value = str | int | float
 Chosen = Callable[[str], bool]
 """Whether the trace of this request is wanted."""
+OF_A_ROLLOUT = {rollout_pb2.Rollout, rollout_pb2.Verdict}
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def span_id(name: str, *of: Value) -> str:
 
 def request_of(noun: Message) -> str:
     """The request that a noun is about; empty for one that is about none, or about many."""
-    if isinstance(noun, rollout_pb2.Rollout | rollout_pb2.Verdict):
-        return noun.key.request_id
+    if type(noun) in OF_A_ROLLOUT:
+        return noun.key.request_id  # type: ignore[attr-defined]
     return noun.request_id if isinstance(noun, prompt_pb2.RolloutRequest) else ""
 
 
