@@ -124,6 +124,8 @@ def serve(service: str, path: str, worker_id: str, ports: Ports) -> int:
 
 def _end_with_a_thread(died: threading.ExceptHookArgs) -> None:
     """A worker whose report, engine or updater is gone would stand there and say nothing: it ends, as by SIGKILL."""
+    if died.exc_type is SystemExit:
+        return
     name = died.thread.name if died.thread else "a thread"
     log.critical("the worker ends, because %s died: %s", name, died.exc_value, exc_info=died.exc_value)
     os._exit(EXIT_THREAD)

@@ -6,13 +6,20 @@ pair go at the same time, each on a core of its own, and change cores from pair 
 how fast it is just then, is the same for both. (One after the other, pairs varied by 9 %.) Which is started first
 changes as well. Receiver and reader share the core of the run that is observed. A rate is of the time in which both
 train, their first and last steps left out; the cost of a pair is 1 - (rollouts/s on) / (rollouts/s off).
+
+The job: words of 24 letters backward, some 25 tokens a rollout. What observing costs is so much a rollout, whatever its
+length: with the ten tokens of the small job it is a larger share, with the thousands of a real one next to nothing.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import random
+import string
 import sys
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -22,6 +29,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+import yaml
 
 from pipeline import records
 from pipeline.log.api import read_all
@@ -29,14 +37,13 @@ from pipeline.rundir import RunDir
 from pipeline.tracing import USUAL_SHARE
 from pipeline.view import Watcher
 from sluice.v1 import training_pb2
-from tests.bench.runs import ran
+from tests.bench.runs import SPELL, ran
 from tests.bench.table import machine, table
 from tests.otlp import Receiver
 
-PAIRS = 30
-STEPS = 80
-ROLLOUTS = 256
-"""Of a step of the small job."""
+PAIRS = 16
+STEPS = 90
+GROUPS, N, LETTERS = 16, 8, 24
 FIRST = 8
 """Steps left out: queues fill."""
 LAST = 12
@@ -59,7 +66,8 @@ def main() -> str:
     return "\n\n".join(
         [
             "# What observing costs",
-            f"The small job, {STEPS} steps, a core for each run, {PAIRS} pairs. {machine()}.",
+            *(__doc__ or "").strip().split("\n\n")[1:],
+            f"{STEPS} steps of {GROUPS * N} rollouts, a core for each run, {PAIRS} pairs. {machine()}.",
             table(["pair", "on, rollouts/s", "off, rollouts/s", "cost"], rows),
             f"Mean cost {mean(costs):+.2%}, upper 95 % bound {upper_bound(costs):+.2%} of throughput.",
         ]
@@ -90,23 +98,42 @@ def pair(number: int) -> tuple[float, float]:
 
 def _rate(ended_ms: Sequence[int], begun_ms: int, over_ms: int) -> float:
     steps = np.diff(np.interp([begun_ms, over_ms], ended_ms, np.arange(len(ended_ms))))[0]
-    return float(steps * ROLLOUTS / (over_ms - begun_ms) * 1000)
+    return float(steps * GROUPS * N / (over_ms - begun_ms) * 1000)
 
 
 def steps_ended(on: bool, core: int) -> list[int]:
     """When each step of one run ended, milliseconds since the Unix epoch."""
     os.sched_setaffinity(0, {core})
     sets = {"learning__steps": STEPS, "evaluate__prompts": 0, "evaluate__every": 0}
-    with Receiver() as receiver:
+    with Receiver() as receiver, tempfile.TemporaryDirectory(prefix="sluice-observing-") as folder:
         traced = receiver.environment | {"OTEL_TRACES_SAMPLER_ARG": str(USUAL_SHARE)}
         environment = ALONE | (traced if on else {"SLUICE_METRICS": "off"})
-        with ran(beside=reading if on else nullcontext, environment=environment, **sets) as (_, directory):
+        beside = reading if on else nullcontext
+        with ran(_job(Path(folder)), beside, environment, **sets) as (_, directory):
             log = directory.open_log()
             found = [records.decode(each) for each in read_all(log, directory.names().topic("steps"))]
             log.close()
         if on != bool(receiver.spans):
             raise RuntimeError(f"observing is {on} and {len(receiver.spans)} spans came")
     return [step.ended_ms for step in found if isinstance(step, training_pb2.TrainStep)]
+
+
+def _job(folder: Path) -> Path:
+    tree = yaml.safe_load(SPELL.read_text())
+    tree["data"] = {"sources": [_words(folder / "asked.jsonl", 4000)], "held_out": 8}
+    tree["model"] |= {"context": 64, "warm_start": {"steps": 60, "examples": _words(folder / "shown.jsonl", 1000)}}
+    tree["generation"]["max_tokens"] = LETTERS + 2
+    tree["learning"]["batch_groups"] = GROUPS
+    file = folder / "job.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    return file
+
+
+def _words(file: Path, number: int) -> dict[str, str]:
+    rng = random.Random(file.name)
+    words = ["".join(rng.choices(string.ascii_lowercase, k=LETTERS)) for _ in range(number)]
+    file.write_text("\n".join(json.dumps({"question": word, "answer": word[::-1]}) for word in words))
+    return {"kind": "jsonl", "path": str(file), "prompt": "question", "answer": "answer", "check": "exact"}
 
 
 @contextmanager
