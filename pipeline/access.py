@@ -31,6 +31,7 @@ ROLES = ("read", "call", "admin")
 READ = {"Status", "Describe", "Posterior", "Progress", "ListChecks", "ServerReflectionInfo"}
 ADMIN = {"Pause", "Resume", "Drain", "SaveCheckpoint"}
 OPEN = "/grpc.health.v1.Health/"
+WATCH = f"{OPEN}Watch"
 MAX_MESSAGE_BYTES = 64 * 2**20
 MAX_CALLS = 256
 

@@ -96,6 +96,8 @@ class Guard(grpc.ServerInterceptor):
         if handler is None:
             self._refused("unknown_method")
             return None
+        if call.method == access.WATCH:
+            return _watched(handler, self.rules.max_message_bytes)
         return _wrapped(handler, lambda act: self._guarded(call, act), self.rules.max_message_bytes)
 
     def _guarded(self, call: grpc.HandlerCallDetails, act: Callable[..., Any]) -> Callable[..., Any]:
@@ -252,6 +254,17 @@ def _wrapped(
         return answers[0]
 
     return grpc.unary_unary_rpc_method_handler(one, read, handler.response_serializer)
+
+
+def _watched(handler: grpc.RpcMethodHandler, limit: int) -> grpc.RpcMethodHandler:
+    """Health's `Watch` as gRPC's own servicer has it: it is called back and holds no thread, however many watch."""
+    read = _reader(handler.request_deserializer, limit)
+
+    def asked(payload: bytes) -> Any:
+        found = read(payload)
+        return health_pb2.HealthCheckRequest(service="?") if isinstance(found, Refusal) else found
+
+    return grpc.unary_stream_rpc_method_handler(handler.unary_stream, asked, handler.response_serializer)
 
 
 def _reader(decode: Callable[[bytes], Any] | None, limit: int) -> Callable[[bytes], Any]:

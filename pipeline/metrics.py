@@ -175,20 +175,21 @@ class Meter:
         if self.counting:
             self._tally.observe(name, values, labels)
 
+    def turned(self) -> None:
+        """The stage's loop goes round: said by it alone, so that a loop which hangs is seen."""
+        self.turned_at = time.monotonic()
+
     def progress(self) -> None:
         """Something got done."""
         self.progress_at = time.time()
-        self.turned_at = time.monotonic()
 
     def waited(self, reason: str, seconds: float) -> None:
         """Time passed in which nothing could be done, and why."""
-        self.turned_at = time.monotonic()
         if seconds > 0:
             self.waits[reason] += seconds
 
     def worked(self, seconds: float) -> None:
-        """Time passed at work."""
-        self.turned_at = time.monotonic()
+        """Time passed at work. Of the stage's thread, as `waited`: neither takes a lock."""
         if seconds > 0:
             self.busy_s += seconds
 

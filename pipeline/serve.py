@@ -29,9 +29,9 @@ from grpc_reflection.v1alpha import reflection
 from pipeline import access, records
 from pipeline.config import Run
 from pipeline.door import Probe, listen, make_server
-from pipeline.errors import Fenced, LogUnavailable, UserError
+from pipeline.errors import Fenced, LogUnavailable, Poison, UserError
 from pipeline.life import Life
-from pipeline.log.api import Log
+from pipeline.log.api import Log, Record
 from pipeline.metrics import Meter
 from pipeline.rundir import RunDir
 from pipeline.stage import Stage, end_of
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 STATUS_EVERY_S = 1.0
 CONTROL_EVERY_S = 0.5
-NO_PROGRESS_S = 600.0
-"""A serving worker that got nothing done for so long, while work was there, is not healthy."""
+NO_TURN_S = 600.0
+"""A serving worker whose loop has not turned for so long is not healthy."""
 LIVE_S = 1800.0
-"""A loop that neither waited nor worked nor wrote for so long hangs: a kubelet may end its process."""
+"""A loop that has not turned for so long hangs: a kubelet may end its process."""
 EXIT_FENCED, EXIT_THREAD = 3, 4
 State = control_pb2.WorkerState
 
@@ -221,7 +221,7 @@ class Process:
         self.health.set(self.context.service, serving)
         if self.probe is not None:
             self.probe.set("", yes)
-            self.probe.set("live", time.monotonic() - self.context.meter.turned_at < LIVE_S)
+            self.probe.set("live", self._turned(LIVE_S))
 
     def _hear(self) -> None:
         context = self.context
@@ -230,10 +230,16 @@ class Process:
         while not self.over.is_set():
             try:
                 for record in follower.poll(CONTROL_EVERY_S):
-                    context.life.hear(records.decode_as(control_pb2.Control, record))
+                    self._obey(record)
             except LogUnavailable:
                 self.over.wait(1.0)
         follower.close()
+
+    def _obey(self, record: Record) -> None:
+        try:
+            self.context.life.hear(records.decode_as(control_pb2.Control, record))
+        except Poison as error:  # to end of it would end every successor too: each reads this topic from its start
+            log.error("offset %d of `control` is passed over: %s", record.offset, error)
 
     def _report(self) -> None:
         context = self.context
@@ -245,7 +251,7 @@ class Process:
             ready = (
                 status.state in (State.WORKER_STATE_SERVING, State.WORKER_STATE_DRAINED) and not context.life.leaving
             )
-            self._healthy(ready and self._progresses())
+            self._healthy(ready and self._turns())
             _publish(context.meter, status)
             try:
                 with writer.transaction() as transaction:
@@ -257,9 +263,11 @@ class Process:
             self.over.wait(STATUS_EVERY_S)
         writer.close()
 
-    def _progresses(self) -> bool:
-        idle = time.time() - self.context.meter.progress_at
-        return self.context.stage.log_answers and (idle < NO_PROGRESS_S or not self.context.life.takes_work)
+    def _turns(self) -> bool:
+        return self.context.stage.log_answers and (self._turned(NO_TURN_S) or not self.context.life.takes_work)
+
+    def _turned(self, within_s: float) -> bool:
+        return time.monotonic() - self.context.meter.turned_at < within_s
 
     def _end(self, threads: list[threading.Thread]) -> None:
         self.health.enter_graceful_shutdown()

@@ -78,6 +78,7 @@ class Stage:
 
     def poll(self, read: Callable[[], list[Record]], reason: str) -> list[Record]:
         """Read; the time in which nothing came counts as waiting for `reason`."""
+        self.meter.turned()
         begun = time.monotonic()
         with self.meter.logging_cpu():
             found = self.patiently(read)
@@ -182,6 +183,7 @@ class Stage:
         return self._unreachable_since is None
 
     def _count_commit(self, transaction: Transaction, seconds: float) -> None:
+        self.meter.turned()
         self.meter.progress()
         self.meter.add("sluice_stage_transactions_total", result="committed")
         self.meter.observe("sluice_stage_transaction_seconds", seconds)

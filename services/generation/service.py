@@ -61,7 +61,6 @@ class GenerationService:
         base_sha256 = base_digest(Path(model)) if options.adapter else b""
         reader = WeightReader(context.log, context.names, rollouts.POLICY_ID, weights_store(run), base_sha256)
         self.updater = Updater(reader, self.versions, context.meter).start()
-        self._busy_before = 0.0
 
     def register(self, server: grpc.Server) -> list[str]:
         """Its craft on the door."""
@@ -93,16 +92,10 @@ class GenerationService:
         self.context.meter.set("sluice_stage_backlog", backlog, topic="requests")
         self.context.meter.set("sluice_generation_running", self.engine.running())
         self.context.meter.set("sluice_generation_replicas", self.engine.replicas)
-        self._work(status)
+        status.busy_s = self.context.meter.busy_s = self.engine.busy_s()
 
     def close(self) -> None:
         """End engine and threads."""
         self.updater.close()
         self.desk.close()
         self.engine.close()
-
-    def _work(self, status: control_pb2.WorkerStatus) -> None:
-        busy = self.engine.busy_s()
-        self.context.meter.worked(busy - self._busy_before)
-        self._busy_before = busy
-        status.busy_s = busy

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pipeline import access, door
 from pipeline.access import Access
@@ -240,3 +240,19 @@ def test_a_probe_says_started_live_and_ready_each_by_its_name():
             assert [is_so(name) for name in door.PROBES] == [True, True, True]
     finally:
         probe.close()
+
+
+def test_however_many_watch_its_health_a_door_answers():
+    with_health, watches = Served(ANYBODY), []
+    servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, with_health.server)
+    servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    channel = grpc.insecure_channel(with_health.address)
+    for _ in range(2 * door.THREADS):
+        watches.append(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()))
+        assert next(watches[-1]).status == health_pb2.HealthCheckResponse.SERVING
+    assert with_health.call() == "OK"
+    servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+    assert {next(watch).status for watch in watches} == {health_pb2.HealthCheckResponse.NOT_SERVING}
+    channel.close()
+    with_health.server.stop(0)
