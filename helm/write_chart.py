@@ -51,6 +51,7 @@ BOUNDS: dict[str, Any] = {
     "networkPolicy.kafkaTo": OBJECTS,
     "networkPolicy.callersFrom": OBJECTS,
     "networkPolicy.verificationEndpoints": OBJECTS,
+    "networkPolicy.storeTo": OBJECTS,
     "monitoring.podMonitor.interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},
     "tracing.endpoint": {"type": "string", "pattern": "^(https?://[^\\s:/]+:[0-9]{1,5})?$"},
     "tracing.share": {"type": "number", "minimum": 0, "maximum": 1},

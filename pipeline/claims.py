@@ -25,6 +25,21 @@ PIECE = 8_000_000
 """Bytes read at a time."""
 
 
+def check(store_url: str) -> None:
+    """Raise `UserError` for a URL whose file system this installation does not have."""
+    protocol = fsspec.core.split_protocol(store_url)[0]
+    if protocol is None:
+        return
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        extra = "the extra sluice[s3]" if protocol in ("s3", "s3a") else "what fsspec asks for"
+        raise UserError(f"store {store_url!r} cannot be reached ({error}); accepted: {extra}, installed") from error
+    except ValueError as error:
+        known = ", ".join(f"{each}://" for each in ("file", "s3", "gs", "abfs"))
+        raise UserError(f"store {store_url!r} is of no file system ({error}); accepted: {known} or a folder") from error
+
+
 def put(store_url: str, payload: bytes) -> prompt_pb2.Claim:
     """Store a payload under `store_url` (an fsspec URL or a folder); returns the claim on it."""
     return put_blocks(store_url, [memoryview(payload)])

@@ -12,10 +12,10 @@ from typing import Any
 
 import psutil
 
-from pipeline import parts, recipe, serving
+from pipeline import claims, parts, recipe, serving
 from pipeline.client import Client
-from pipeline.config import Run
-from pipeline.errors import LogUnavailable, UserError
+from pipeline.config import Run, weights_store
+from pipeline.errors import LogUnavailable, Poison, Retryable, UserError
 from pipeline.log import open_log
 from pipeline.topics import SERVICES
 from sluice.v1 import control_pb2
@@ -44,12 +44,12 @@ class Finding:
 
 def examine(run: Run) -> list[Finding]:
     """Everything that can be said before the run starts."""
-    return [*_python(run), *_log(run), *_sandbox(), *_serving(run), *_model(run), *_disk(run)]
+    return [*_python(run), *_log(run), *_stores(run), *_sandbox(), *_serving(run), *_model(run), *_disk(run)]
 
 
 def reach(run: Run, doors: list[str]) -> list[Finding]:
     """Does the log answer, and every door ("service=host:port")? Raises `UserError` for one that names neither."""
-    findings = _log(run)
+    findings = _log(run) + _stores(run)
     for door in doors:
         service, equals, address = door.partition("=")
         if not equals or service not in SERVICES:
@@ -84,6 +84,23 @@ def _log(run: Run) -> list[Finding]:
     except (LogUnavailable, UserError) as error:
         return [Finding(False, "log", str(error))]
     return [Finding(True, "log", f"{run.log} answers; {len(names)} topics of this run")]
+
+
+def _stores(run: Run) -> list[Finding]:
+    """Where large payloads go, tried with one byte; nothing where that is a folder of the run directory."""
+    wanted = {"claims": run.claims, "weights.store": weights_store(run)}
+    return [_store(name, url) for name, url in wanted.items() if url]
+
+
+def _store(name: str, url: str) -> Finding:
+    try:
+        claims.check(url)
+        claim = claims.put(url, b"doctor")
+        claims.get(claim, url)
+        claims.remove(claim, url)
+    except (UserError, Retryable, Poison) as error:
+        return Finding(False, name, str(error))
+    return Finding(True, name, f"{url} takes a payload and gives it back")
 
 
 def _sandbox() -> list[Finding]:

@@ -18,7 +18,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import config
+from pipeline import claims, config
 from pipeline.claiming import ClaimingLog
 from pipeline.errors import UserError
 from pipeline.log import Log, open_log
@@ -72,6 +72,7 @@ class RunDir:
         if self.folder("topics").is_dir():
             return ArchiveLog(self.folder("topics"))
         address = self.run().log
+        claims.check(self.claims_url())
         inner = open_log(str(self.file("log.db")) if address == "embedded" else address)
         return ClaimingLog(inner, self.claims_url())
 

@@ -46,6 +46,8 @@ def test_torch_is_one_layer_that_two_images_share_and_two_do_not_hold():
 
 
 def test_an_image_holds_what_its_service_needs_and_no_more():
-    extras = {name: re.search(r"image.sh needs (.*)", text)[1].strip('"').split(",") for name, text in FILES.items()}
+    needs = {name: re.search(r'image.sh needs "(.*)"', text)[1] for name, text in FILES.items()}
+    assert all(need.endswith("${STORE:+,$STORE}") for need in needs.values()), "each reads claims"
+    extras = {name: need.removesuffix("${STORE:+,$STORE}").split(",") for name, need in needs.items()}
     assert extras["difficulty"] == ["trace"] and extras["verification"] == ["trace", "checks"]
     assert "torch" in extras["learning"] and any(one.startswith("torch") for one in extras["generation"])

@@ -283,8 +283,11 @@ def test_a_network_policy_names_every_port_in_use(rendered, which):
         assert ("OTEL_EXPORTER_OTLP_ENDPOINT" in told) == bool(traced), who
         if labels["app.kubernetes.io/component"] in SERVICES:
             assert traced <= open_out, who
+        run = values["run"]
+        stored = {443} if "://" in run.get("claims", "") + run.get("weights", {}).get("store", "") else set()
+        assert stored <= open_out, who
         if "verification" in who:
-            assert open_out == {53} | brokers | traced
+            assert open_out == {53} | brokers | traced | stored
 
 
 @pytest.mark.parametrize("which", [path.stem for path in EXAMPLES])

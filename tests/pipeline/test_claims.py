@@ -5,8 +5,9 @@ import os
 import fsspec
 import pytest
 
-from pipeline import claims
+from pipeline import claims, config, doctor
 from pipeline.errors import Poison, UserError
+from pipeline.rundir import RunDir
 from sluice.v1 import prompt_pb2
 
 
@@ -71,3 +72,26 @@ def test_a_payload_that_is_missing_is_poison(tmp_path):
 def test_a_store_without_a_name_is_refused():
     with pytest.raises(UserError, match="accepted: an fsspec URL or a folder"):
         claims.put("", b"payload")
+
+
+def test_a_store_whose_package_is_not_installed_is_refused_at_once(tmp_path):
+    made = RunDir.make(tmp_path, config.parse({"claims": "gs://bucket/run"}))
+    with pytest.raises(UserError, match="store 'gs://bucket/run' cannot be reached .*; accepted: .*, installed"):
+        made.open_log()
+
+
+def test_a_store_of_no_file_system_is_refused_with_those_that_are():
+    with pytest.raises(UserError, match="store 'nowhere://x' is of no file system .*; accepted: file://, s3://"):
+        claims.check("nowhere://x")
+
+
+def test_the_doctor_tries_the_store_with_one_byte_and_leaves_nothing_there(tmp_path):
+    run = config.parse({"claims": f"file://{tmp_path}/store"})
+    (found,) = [one for one in doctor.examine(run) if one.what == "claims"]
+    assert found.good and "takes a payload and gives it back" in found.found
+    assert list((tmp_path / "store").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    (found,) = [
+        one for one in doctor.examine(config.parse({"claims": f"file://{tmp_path}/file"})) if one.what == "claims"
+    ]
+    assert found.good is False and "does not take a payload" in found.found
