@@ -54,7 +54,9 @@ def put_blocks(store_url: str, blocks: Sequence[memoryview]) -> prompt_pb2.Claim
     uri = f"{_prefix(store_url)}{digest.hexdigest()}"
     try:
         _write(uri, blocks)
-    except OSError as error:
+    except (
+        Exception
+    ) as error:  # a bucket's client has errors of its own, which are no OSError: no credentials, no endpoint
         raise Retryable(f"store {store_url!r} does not take a payload of {size} bytes: {error}") from error
     return prompt_pb2.Claim(uri=uri, sha256=digest.digest(), size_bytes=size)
 
@@ -63,12 +65,12 @@ def remove(claim: prompt_pb2.Claim, store_url: str) -> None:
     """Take a payload out of the store. One that is gone already is no matter. Raises `Retryable`."""
     if not _inside(claim.uri, store_url):
         raise Poison(f"claim points at {claim.uri!r}; accepted: payloads under {_prefix(store_url)!r}")
-    filesystem, path = fsspec.core.url_to_fs(claim.uri)
     try:
+        filesystem, path = fsspec.core.url_to_fs(claim.uri)
         filesystem.rm_file(path)
     except FileNotFoundError:
         return
-    except OSError as error:
+    except Exception as error:  # as in `put_blocks`
         raise Retryable(f"store {store_url!r} does not answer: {error}") from error
 
 
@@ -106,7 +108,7 @@ def _opened(claim: prompt_pb2.Claim, store_url: str) -> Iterator[Any]:
             yield file
     except FileNotFoundError as error:
         raise Poison(f"claim points at {claim.uri!r}, which is not in the store") from error
-    except OSError as error:
+    except Exception as error:  # as in `put_blocks`
         raise Retryable(f"store {store_url!r} does not answer: {error}") from error
 
 

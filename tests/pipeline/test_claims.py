@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from pipeline import claims, config, doctor
-from pipeline.errors import Poison, UserError
+from pipeline.errors import Poison, Retryable, UserError
 from pipeline.rundir import RunDir
 from sluice.v1 import prompt_pb2
 
@@ -95,3 +95,16 @@ def test_the_doctor_tries_the_store_with_one_byte_and_leaves_nothing_there(tmp_p
         one for one in doctor.examine(config.parse({"claims": f"file://{tmp_path}/file"})) if one.what == "claims"
     ]
     assert found.good is False and "does not take a payload" in found.found
+
+
+@pytest.mark.parametrize("does", [claims.put, claims.get, claims.remove], ids=lambda does: does.__name__)
+def test_an_error_that_only_the_stores_client_knows_is_tried_again(tmp_path, monkeypatch, does):
+    claim = claims.put(f"file://{tmp_path}", b"payload")
+
+    def unreachable(*_, **__):
+        raise ValueError("Unable to locate credentials")
+
+    monkeypatch.setattr(fsspec, "open", unreachable)
+    monkeypatch.setattr(fsspec.core, "url_to_fs", unreachable)
+    with pytest.raises(Retryable, match="Unable to locate credentials"):
+        does(f"file://{tmp_path}", b"payload") if does is claims.put else does(claim, f"file://{tmp_path}")
