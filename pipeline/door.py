@@ -134,10 +134,11 @@ class Guard(grpc.ServerInterceptor):
         wanted = access.needed(call.method)
         if isinstance(request, Refusal):
             return request
-        if wanted and not self._in_rate():
+        asked = self._unproved(wanted, dict(call.invocation_metadata or ()), context) if self.rules.asks else None
+        if asked is None and wanted and not self._in_rate():  # who may not call takes no turn from who may
             sentence = f"more than {self.rules.calls_per_s:g} calls a second; accepted: try again later"
             return Refusal("too_fast", grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
-        return self._unproved(wanted, dict(call.invocation_metadata or ()), context) if self.rules.asks else None
+        return asked
 
     def _unproved(self, wanted: str, headers: dict[str, Any], context: grpc.ServicerContext) -> Refusal | None:
         if not wanted:

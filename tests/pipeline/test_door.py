@@ -188,6 +188,15 @@ def test_a_message_too_large_and_calls_too_fast_are_refused_and_counted(served):
     assert one.refused("too_fast") >= 1
 
 
+def test_who_may_not_call_takes_no_turn_from_who_may(served, tmp_path):
+    (tmp_path / "tokens").write_text("read secret\n")
+    (tmp_path / "token").write_text("secret")
+    one = served(Access(tokens=str(tmp_path / "tokens"), calls_per_s=2))
+    assert {one.call() for _ in range(10)} == {"UNAUTHENTICATED"}
+    assert one.call(Access(token=str(tmp_path / "token"))) == "OK"
+    assert one.refused("too_fast") == 0
+
+
 def test_a_message_that_cannot_be_read_is_refused_counted_and_leaves_nothing_behind(served):
     one = served(ANYBODY)
     with grpc.insecure_channel(one.address) as channel:
