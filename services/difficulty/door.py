@@ -1,7 +1,7 @@
 """The difficulty service's gRPC door: ask what to try next, tell what came of a try, look at what is believed.
 
-For programs that want only this service. Asking changes nothing. Telling writes verdicts with checker "external" to the
-log, and the posterior changes when the stage reads them back: the log stays the only way in. Such a verdict carries no
+For programs that want only this service. Asking changes no belief. Telling writes verdicts with checker "external" to
+the log, and the posterior changes when the stage reads them back: the log stays the only way in. Such a verdict has no
 rollout digest, so it joins no rollout and nothing is trained on it.
 """
 

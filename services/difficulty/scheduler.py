@@ -36,6 +36,8 @@ from sluice.v1 import difficulty_pb2, posterior_pb2, prompt_pb2, rollout_pb2, tr
 
 GATE_KEY = "__gate__"
 """Key of the gate's record."""
+ASKED = 1
+"""Tells the random streams of `preview` from every other of the seed."""
 COMPARED = 4096
 """Prompts that a score is told among, where there are more."""
 TRAIN_SPLITS = ("", "train")
@@ -85,6 +87,8 @@ class Scheduler:
         self._save_rng()
         self._initial = self._written = self._previous = self.gate.to_record()
         self._undo: list[Past] = []
+        self._asked: int | None = None
+        """How many prompts `preview` has answered, from as many as there were outcomes when it was first asked on."""
         self.outcomes_told = 0
         """What the records restored from say of all outcomes; `store.outcomes` is less when some are missing."""
         self.gate_known = False
@@ -177,10 +181,13 @@ class Scheduler:
 
     def view(self) -> View:
         """What is believed now of every registered prompt, in the order of their ids."""
+        busy = {request.prompt_id for request in self.gate.open.values() if request.places}
+        return self.store.view(self._rows(), busy, self.gate.drawn, self.seed)
+
+    def _rows(self) -> np.ndarray:
         if len(self._rows_P) != len(self.prompts):
             self._rows_P = self.store.rows.sorted_rows(self.prompts.rows()).astype(np.int32)
-        busy = {request.prompt_id for request in self.gate.open.values() if request.places}
-        return self.store.view(self._rows_P, busy, self.gate.drawn, self.seed)
+        return self._rows_P
 
     def belief(self, beliefs: Beliefs, place: int) -> prompt_pb2.Belief:
         """What is believed of one of these prompts, as a request carries it."""
@@ -216,10 +223,17 @@ class Scheduler:
         return request
 
     def preview(self, n: int) -> list[difficulty_pb2.Choice]:
-        """What the sampler would choose now, changing nothing. `UserError` when it cannot choose `n`."""
-        view, rng = self.view(), np.random.default_rng(0)
-        rng.bit_generator.state = json.loads(self.gate.rng_json)
-        places = self.sampler(view, n, rng)
+        """What a program that reads no requests is to try next; beliefs, gate and requests stay as they are.
+
+        Each answer goes on where the one before it ended, with or without news, and a new process goes on from how
+        many outcomes there are. `UserError` when it cannot choose `n`.
+        """
+        if self._asked is None:
+            self._asked = self.store.outcomes
+        # What is in flight is not avoided: without a generation to serve it, it would never be tried at all.
+        view = self.store.view(self._rows(), (), self._asked, self.seed, self._turn())
+        places = self.sampler(view, n, np.random.default_rng([self.seed, ASKED, self._asked]))
+        self._asked += len(places)
         chosen, score_N = view.take(places), self.scores(view, places)
         counts = self.budget(chosen, max(len(places) * self.budget.typical, 0))
         return [
@@ -228,6 +242,10 @@ class Scheduler:
                 zip(map(self.store.rows.id_of, view.rows_P[places].tolist()), counts.tolist(), score_N, strict=True)
             )
         ]
+
+    def _turn(self) -> int:
+        """The step that curricula go by: without a learner, how often its outcomes would have filled a batch."""
+        return self.gate.step or self.store.outcomes // self.gate.batch_rollouts
 
     def scores(self, view: View, places: np.ndarray) -> list[float]:
         """The sampler's scores of these places, each among the same prompts: all, or these and a part of many."""

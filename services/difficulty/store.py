@@ -291,10 +291,16 @@ class Store:
 
     # What is known.
 
-    def view(self, rows_P: np.ndarray, busy: Iterable[str] = (), drawn: int = 0, seed: int = 0) -> View:
-        """What is believed now of the prompts in these rows, in that order; `busy` names those in flight."""
+    def view(
+        self, rows_P: np.ndarray, busy: Iterable[str] = (), drawn: int = 0, seed: int = 0, turn: int | None = None
+    ) -> View:
+        """What is believed now of the prompts in these rows, in that order; `busy` names those in flight.
+
+        `turn`: the step that curricula go by, where it is not the learner's.
+        """
         busy_rows = self.rows.find(list(busy))
-        return View(self, rows_P, np.unique(busy_rows[busy_rows >= 0]), drawn, seed, self.step)
+        busy_rows = np.unique(busy_rows[busy_rows >= 0])
+        return View(self, rows_P, busy_rows, drawn, seed, self.step if turn is None else turn)
 
     def get(self, prompt_id: str) -> Row:
         """What is known of a prompt; `KeyError` when it has no row."""

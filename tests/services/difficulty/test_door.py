@@ -1,4 +1,4 @@
-"""The door over real gRPC: asking changes nothing, telling goes to the log, refusals name the value."""
+"""The door over real gRPC: asking changes no belief, telling goes to the log, refusals name the value."""
 
 from concurrent import futures
 
@@ -55,11 +55,10 @@ def refusal(call, request):
 
 
 def test_next_chooses_and_disturbs_nothing(place):
-    first = place.ask.Next(difficulty_pb2.NextRequest(n=2), timeout=5)
-    assert first == place.ask.Next(difficulty_pb2.NextRequest(n=2), timeout=5)
-    assert [choice.rollouts for choice in first.choices] == [2, 2]
-    issued = [noun.prompt_id for topic, _, noun in place.handler([]) if topic == "requests"]
-    assert issued == [choice.prompt_id for choice in first.choices]
+    undisturbed = [noun for topic, _, noun in Place().handler([]) if topic == "requests"]
+    choices = place.ask.Next(difficulty_pb2.NextRequest(n=2), timeout=5).choices
+    assert [choice.rollouts for choice in choices] == [2, 2] and place.log == []
+    assert [noun for topic, _, noun in place.handler([]) if topic == "requests"] == undisturbed
 
 
 def test_next_refuses_none_and_more_than_there_are(place):
