@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 from google.protobuf.message import Message
 
-from pipeline import parts, recipe, records
+from pipeline import parts, recipe
 from pipeline.data.prompts import PromptCache
 from pipeline.errors import UserError
 from pipeline.gate import Gate
@@ -18,10 +18,11 @@ from pipeline.stage import Output
 from pipeline.ways import run_batch
 from services.difficulty.announced import Announced
 from services.difficulty.door import Door
-from services.difficulty.handler import Handler, Sent
+from services.difficulty.handler import Handler
 from services.difficulty.rebuild import close_gap
 from services.difficulty.scheduler import Scheduler
 from services.difficulty.snapshots import Snapshots
+from services.difficulty.telling import Teller
 from sluice.v1 import control_pb2, difficulty_pb2, difficulty_pb2_grpc, prompt_pb2
 
 GAUGES = {
@@ -84,13 +85,14 @@ class DifficultyService:
         self.handler = Handler(self.scheduler, lambda: int(time.time() * 1000), announced, ready=False)
         self.prompts = PromptCache(context.log, context.names, keep=False)
         self.snapshots = Snapshots(_folder(context) / "snapshot.bin", context, self.handler)
+        self.teller = Teller(context.log, context.names, f"difficulty.observe.{context.worker_id}")
         self.drained = False
         self._shown: dict[str, float] = {}
         self._shown_at = 0.0
 
     def register(self, server: grpc.Server) -> list[str]:
         """Its craft on the door."""
-        door = Door(self.handler, self._write, self.snapshots.ask)
+        door = Door(self.handler, self.teller, self.snapshots.ask)
         difficulty_pb2_grpc.add_DifficultyServiceServicer_to_server(door, server)
         return [difficulty_pb2.DESCRIPTOR.services_by_name["DifficultyService"].full_name]
 
@@ -170,8 +172,9 @@ class DifficultyService:
             status.reason = "every prompt is believed solved or hopeless: only chance tries another kind"
 
     def close(self) -> None:
-        """Stop following prompts."""
+        """Stop following prompts and writing what the door is told."""
         self.prompts.close()
+        self.teller.close()
 
     def _gauges(self) -> dict[str, float]:
         if time.monotonic() - self._shown_at > GAUGES_EVERY_S and self.handler.ready:
@@ -191,12 +194,3 @@ class DifficultyService:
         if requests:
             self.context.meter.add("sluice_difficulty_requests_total", len(requests))
             self.context.meter.add("sluice_difficulty_rollouts_requested_total", sum(r.n for r in requests))
-
-    def _write(self, sent: list[Sent]) -> None:
-        names = self.context.names
-        writer = self.context.log.writer(names.own(f"difficulty.observe.{self.context.worker_id}"))
-        try:
-            with writer.transaction() as transaction:
-                transaction.sends.extend(records.encode(names.topic(topic), key, noun) for topic, key, noun in sent)
-        finally:
-            writer.close()
