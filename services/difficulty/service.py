@@ -165,6 +165,9 @@ class DifficultyService:
         status.version = gate.version
         status.counters["requests"] = gate.issued_requests
         status.counters["requested_rollouts"] = gate.issued_rollouts
+        status.gauges["snapshot_failed"] = float(bool(self.snapshots.failed))
+        if self.snapshots.failed:
+            status.reason = f"the snapshot {self.snapshots.failed}: a restart will take longer"
         found = self._gauges()
         for name, value in found.items():
             status.gauges[name] = value
