@@ -16,7 +16,7 @@ import grpc
 from pipeline.errors import Retryable, UserError
 from services.difficulty.explain import explain
 from services.difficulty.handler import Handler, Sent
-from services.difficulty.store import DIVERSITY
+from services.difficulty.seen import DIVERSITY
 from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
 
 EXTERNAL = "external"
@@ -50,6 +50,8 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
         for seen in request.observations:
             if not 0 <= seen.accuracy <= 1:
                 _refuse(context, f"accuracy of {seen.prompt_id!r} is {seen.accuracy}; accepted: 0 to 1")
+            if seen.HasField("diversity") and not 0 <= seen.diversity <= 1:
+                _refuse(context, f"diversity of {seen.prompt_id!r} is {seen.diversity}; accepted: 0 to 1")
         self._known(context, (seen.prompt_id for seen in request.observations))
         try:
             newest = self._versions(context, request)

@@ -31,8 +31,6 @@ from sluice.v1 import posterior_pb2, rollout_pb2, training_pb2
 
 MAX_PENDING = 4096
 """Changes that a prompt's journal holds; what is pushed out at the front is settled early."""
-DIVERSITY = "diversity"
-"""The named reward of a verdict that says how different its group's rollouts were."""
 SCALARS = {"last_version": np.int64, "last_step": np.int64, "tally": float, "turns": np.int32, "turn_mean": float,
            "turn_squares": float, "turn_sum": float, "turn_outcomes": np.int32}  # fmt: skip
 """Columns that are one field of a record each."""
@@ -127,9 +125,8 @@ class Store:
         rows_N = self._rows(told.prompt_ids)
         self.observe(rows_N, told.accuracy_N, np.maximum(self.version - told.lowest_N, 0), told.highest_N)
         for place in told.rewarded:
-            for reward in verdicts[place].rewards:
-                if reward.name == DIVERSITY:
-                    self.columns["diversity"][rows_N[place]] = reward.value
+            for value in seen.diversities(verdicts[place]):
+                self.columns["diversity"][rows_N[place]] = value
         return told.reasons
 
     def observe(self, rows_N: np.ndarray, accuracy_N: np.ndarray, lag_N: np.ndarray, version_N: np.ndarray) -> None:

@@ -93,6 +93,14 @@ def test_an_accuracy_that_is_none_is_refused_and_nothing_is_written(place, accur
     assert place.log == []
 
 
+@pytest.mark.parametrize("diversity", [-1.9, 1.5, float("nan"), float("inf")])
+def test_a_diversity_that_is_none_is_refused_and_nothing_is_written(place, diversity):
+    seen = [Seen(prompt_id="p0", accuracy=1.0, diversity=0.5), Seen(prompt_id="p1", accuracy=1.0, diversity=diversity)]
+    said = refusal(place.ask.Observe, difficulty_pb2.ObserveRequest(observations=seen))
+    assert said == ("INVALID_ARGUMENT", f"diversity of 'p1' is {diversity}; accepted: 0 to 1")
+    assert place.log == []
+
+
 @pytest.mark.parametrize(("version", "ok"), [(3, True), (9, True), (10, False), (2, False)])
 def test_a_version_that_nobody_announced_or_that_the_log_forgot_is_refused(place, version, ok):
     place.handler.announced = lambda highest: Versions(3, 9)
