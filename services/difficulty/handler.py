@@ -47,7 +47,7 @@ class Handler:
             self.scheduler.observe(nouns)
             requests = self.scheduler.issue(self.now_ms()) if self.ready else []
             sent: list[Sent] = [("requests", request.request_id, request) for request in requests]
-            for noun, why in self.scheduler.refused:
+            for noun, why in self.scheduler.refusals():
                 letter = dead_letter(noun, why, self.scheduler.versions, self.now_ms())
                 sent.append(("dead-letters", letter.key.decode(), letter))
             for record in self.scheduler.changed():

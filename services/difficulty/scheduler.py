@@ -69,7 +69,7 @@ class Scheduler:
     """Inputs that changed nothing, by reason."""
 
     refused: list[tuple[Message, str]] = field(default_factory=list)
-    """Verdicts and prompts of the latest call that are dead letters, and why."""
+    """Verdicts and prompts that are dead letters, and why; they stay until they were told and that is committed."""
     calibration: Calibration = field(default_factory=Calibration)
 
     def __post_init__(self) -> None:
@@ -87,6 +87,8 @@ class Scheduler:
         self._save_rng()
         self._initial = self._written = self._previous = self.gate.to_record()
         self._undo: list[Past] = []
+        self._told = 0
+        self._redefined: set[tuple[str, bytes]] = set()
         self._asked: int | None = None
         """How many prompts `preview` has answered, from as many as there were outcomes when it was first asked on."""
         self.outcomes_told = 0
@@ -103,10 +105,7 @@ class Scheduler:
                 self._verdicts(list(run))
                 continue
             for noun in run:
-                reason = self._apply(noun)
-                self._count(reason)
-                if reason in REFUSED:
-                    self.refused.append((noun, reason))
+                self._count(self._apply(noun))
 
     def _verdicts(self, verdicts: list[rollout_pb2.Verdict]) -> None:
         reasons = self.store.apply_verdicts(verdicts, self.versions)
@@ -149,9 +148,16 @@ class Scheduler:
         if prompt.split not in TRAIN_SPLITS:
             return "evaluation_prompt"
         if not self.prompts.add(prompt):
+            self._redefine(prompt)
             return REDEFINED
         self.store.put_domain(prompt.prompt_id, prompt.domain)
         return ""
+
+    def _redefine(self, prompt: prompt_pb2.Prompt) -> None:
+        known = (prompt.prompt_id, prompt.digest)
+        if known not in self._redefined:  # a start or a call that is repeated reads it again
+            self._redefined.add(known)
+            self.refused.append((prompt, REDEFINED))
 
     # Decisions.
 
@@ -269,7 +275,13 @@ class Scheduler:
     def committed(self) -> None:
         """What `changed` returned last is on the log: `undo` goes back to here."""
         self._undo, self._previous = [], self._written
-        self.refused = []
+        del self.refused[: self._told]
+        self._told = 0
+
+    def refusals(self) -> list[tuple[Message, str]]:
+        """Dead letters that belong in the transaction of what `changed` returns, and why."""
+        self._told = len(self.refused)
+        return self.refused
 
     def changed(self) -> list[posterior_pb2.PosteriorState | posterior_pb2.GateState]:
         """Records of what changed since the last call, prompts by id and the gate last."""
@@ -291,7 +303,10 @@ class Scheduler:
         """Take back everything since `committed`: its inputs will come again."""
         for past in (self.store.clean(), *reversed(self._undo)):
             self.store.undo(past)
-        self._undo, self._written, self.refused = [], self._previous, []
+        self._undo, self._written = [], self._previous
+        # Verdicts come again; a prompt is read once, and at a start before any call.
+        self.refused = [(noun, why) for noun, why in self.refused if isinstance(noun, prompt_pb2.Prompt)]
+        self._told = 0
         self._become(self._written)
 
     def restore(self, records: Iterable[Message]) -> None:
@@ -306,9 +321,10 @@ class Scheduler:
     def refold(self, nouns: Iterable[Message]) -> None:
         """Fold every prompt anew from these verdicts, steps and rewinds; gate and prompts stay as they are."""
         gate, self.gate = self.gate, Gate(self.gate.max_lag, self.gate.batch_rollouts)
+        refused = list(self.refused)
         self.store.forget()
         self.observe(nouns)
-        self.gate, self.refused = gate, []
+        self.gate, self.refused = gate, refused
 
     def gate_record(self) -> posterior_pb2.GateState:
         """The gate's record as it was written last."""

@@ -87,6 +87,7 @@ class DifficultyService:
         self.snapshots = Snapshots(_folder(context) / "snapshot.bin", context, self.handler)
         self.teller = Teller(context.log, context.names, f"difficulty.observe.{context.worker_id}")
         self.drained = False
+        self._news: list[prompt_pb2.Prompt] = []
         self._shown: dict[str, float] = {}
         self._shown_at = 0.0
 
@@ -133,8 +134,11 @@ class DifficultyService:
             self.scheduler.draining = life.run_ends or not life.takes_work
         if offsets:
             self.handler.read_up_to(offsets)
-        self.snapshots.tick(self.prompts.read_up_to)
-        outputs = [Output(*sent) for sent in self.handler([*self.prompts.news(), *nouns])]
+        if not self._news:  # a snapshot says which prompts it holds by what was read
+            self.snapshots.tick(self.prompts.read_up_to)
+        self._news += self.prompts.news()
+        outputs = [Output(*sent) for sent in self.handler([*self._news, *nouns])]
+        self._news = []  # registered, also where this call is taken back
         # What was issued before is committed by now: a call follows the commit of the one before.
         self.drained = life.run_ends and held and not any(output.topic == "requests" for output in outputs)
         self._measure(outputs)

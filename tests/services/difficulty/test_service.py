@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline import config, records, topics, ways
-from pipeline.errors import NotReady, UserError
+from pipeline.errors import LogUnavailable, NotReady, UserError
 from pipeline.life import Life, Phase
 from pipeline.log.api import read_all
 from pipeline.metrics import Meter
@@ -86,6 +86,61 @@ def test_a_prompt_that_is_defined_again_with_another_text_is_a_dead_letter_that_
     assert [(letter.topic, letter.key) for letter in letters] == [("prompts", b"p0")]
     assert "prompt 'p0' is registered with another content" in letters[0].reason
     assert service.scheduler.prompts["p0"].digest == b"one"
+
+
+def letters(place):
+    return [records.decode(record) for record in read_all(place.log, place.names.topic("dead-letters"))]
+
+
+def test_a_redefinition_that_is_read_at_the_start_is_a_dead_letter_once(place):
+    place.write("prompts", prompt("p0"), prompt("p1"), prompt("p0", b"two"))
+    service = place.start()
+    place.turn(service)
+    place.turn(service)
+    service.restore()
+    place.turn(service)
+    assert [(letter.topic, letter.key) for letter in letters(place)] == [("prompts", b"p0")]
+
+
+def test_a_redefinition_is_not_lost_with_a_transaction_that_did_not_commit(place):
+    place.write("prompts", prompt("p0"))
+    service = place.start()
+    place.turn(service)
+    place.write("prompts", prompt("p0", b"two"))
+    service([], {})  # and the commit fails
+    service.restore()
+    place.turn(service)
+    assert [letter.key for letter in letters(place)] == [b"p0"]
+
+
+def test_news_of_prompts_wait_for_a_log_that_answers(place):
+    place.write("prompts", prompt("p0"))
+    service = place.start()
+    place.turn(service)
+    place.write("prompts", prompt("p1"))
+    announced = service.handler.announced
+
+    def down(_):
+        raise LogUnavailable("the log does not answer")
+
+    service.handler.announced = down
+    with pytest.raises(LogUnavailable):
+        service([], {})
+    service.handler.announced = announced
+    service.restore()
+    place.turn(service)
+    assert "p1" in service.scheduler.prompts
+
+
+def test_it_is_not_ready_before_all_prompts_are_read(place, monkeypatch):
+    place.write("prompts", prompt("p0"))
+    service = place.start()
+    place.write("prompts", prompt("p1"))
+    monkeypatch.setattr("pipeline.data.prompts.CATCH_UP_S", -1.0)
+    monkeypatch.setattr(service.prompts._follower, "poll", lambda *_: [])
+    with pytest.raises(LogUnavailable, match="the prompts topic was read to offset . of . and no more came in time"):
+        service.restore()
+    assert not service.handler.ready
 
 
 def test_when_every_prompt_is_solved_it_says_so_and_still_issues(place):
