@@ -7,7 +7,7 @@ rollout digest, so it joins no rollout and nothing is trained on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -52,7 +52,7 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
                 _refuse(context, f"accuracy of {seen.prompt_id!r} is {seen.accuracy}; accepted: 0 to 1")
             if seen.HasField("diversity") and not 0 <= seen.diversity <= 1:
                 _refuse(context, f"diversity of {seen.prompt_id!r} is {seen.diversity}; accepted: 0 to 1")
-        self._known(context, (seen.prompt_id for seen in request.observations))
+        self._known(context, (seen.prompt_id for seen in request.observations), self.handler.scheduler.prompts)
         try:
             newest = self._versions(context, request)
             self.write([("verdicts", seen.prompt_id, external(seen, newest)) for seen in request.observations])
@@ -106,9 +106,13 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
         if not self.handler.ready:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the posterior is being rebuilt from its topic; try again")
 
-    def _known(self, context: grpc.ServicerContext, prompt_ids: Iterable[str]) -> None:
+    def _known(
+        self, context: grpc.ServicerContext, prompt_ids: Iterable[str], among: Container[str] | None = None
+    ) -> None:
+        """Refuses ids that are not `among` these; without it, ids of which nothing is known."""
         with self.handler.lock:
-            unknown = sorted({name for name in prompt_ids if name not in self.handler.scheduler.store.rows})
+            known = self.handler.scheduler.store.rows if among is None else among
+            unknown = sorted({name for name in prompt_ids if name not in known})
         if unknown:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no such prompts: {', '.join(map(repr, unknown))}")
 

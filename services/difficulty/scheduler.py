@@ -108,7 +108,7 @@ class Scheduler:
                 self._count(self._apply(noun))
 
     def _verdicts(self, verdicts: list[rollout_pb2.Verdict]) -> None:
-        reasons = self.store.apply_verdicts(verdicts, self.versions)
+        reasons = self.store.apply_verdicts(verdicts, self.versions, self.prompts.has)
         if any(reasons):
             self.ignored.update(filter(None, reasons))
             self.refused += [(v, why) for v, why in zip(verdicts, reasons, strict=True) if why in REFUSED]

@@ -23,7 +23,9 @@ REDEFINED = "prompt_digest_differs"
 DIVERSITY = "diversity"
 """The named reward of a verdict that says how different its group's rollouts were, in [0, 1]."""
 DIVERSITY_OUT_OF_RANGE = "diversity_out_of_range"
-REFUSED = (OUT_OF_RANGE, DIVERSITY_OUT_OF_RANGE, "version_not_announced", "version_forgotten", REDEFINED)
+UNKNOWN = "prompt_not_registered"
+"""Why a verdict is refused whose prompt is none to train on."""
+REFUSED = (OUT_OF_RANGE, DIVERSITY_OUT_OF_RANGE, UNKNOWN, "version_not_announced", "version_forgotten", REDEFINED)
 """Why a record is dead-lettered instead of left out."""
 LARGEST = np.uint64(1 << 62)
 """Versions are compared up to here."""

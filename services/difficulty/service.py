@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 import grpc
+import numpy as np
 from google.protobuf.message import Message
 
 from pipeline import parts, recipe
 from pipeline.data.prompts import PromptCache
 from pipeline.errors import UserError
+from pipeline.evidence import unseen
 from pipeline.gate import Gate
 from pipeline.log.api import Position
 from pipeline.serve import Context
@@ -23,7 +25,7 @@ from services.difficulty.rebuild import close_gap
 from services.difficulty.scheduler import Scheduler
 from services.difficulty.snapshots import Snapshots
 from services.difficulty.telling import Teller
-from sluice.v1 import control_pb2, difficulty_pb2, difficulty_pb2_grpc, prompt_pb2
+from sluice.v1 import control_pb2, difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
 
 GAUGES = {
     "outstanding": "sluice_difficulty_outstanding",
@@ -137,12 +139,22 @@ class DifficultyService:
         if not self._news:  # a snapshot says which prompts it holds by what was read
             self.snapshots.tick(self.prompts.read_up_to)
         self._news += self.prompts.news()
+        if self._unknown(nouns):  # its prompt may have been registered a moment ago, further down its topic
+            for prompts in self.prompts.batches(wait=True):
+                self._news += prompts
         outputs = [Output(*sent) for sent in self.handler([*self._news, *nouns])]
         self._news = []  # registered, also where this call is taken back
         # What was issued before is committed by now: a call follows the commit of the one before.
         self.drained = life.run_ends and held and not any(output.topic == "requests" for output in outputs)
         self._measure(outputs)
         return outputs
+
+    def _unknown(self, nouns: list[Message]) -> bool:
+        """Whether a verdict that says something is of a prompt that nobody has told of."""
+        told = [noun.prompt_id for noun in nouns if isinstance(noun, rollout_pb2.Verdict) and not unseen(noun)]
+        prompts = self.scheduler.prompts
+        unknown = {told[place] for place in np.flatnonzero(~prompts.has(prompts.index.find(told))).tolist()}
+        return not unknown <= {prompt.prompt_id for prompt in self._news}
 
     def poison(self, ids: dict[str, str], reason: str) -> list[Output]:
         """The learner reads the same records and ends what they were about."""

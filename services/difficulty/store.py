@@ -13,7 +13,7 @@ Axes: P rows, K statistics, R recent outcomes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,17 +112,25 @@ class Store:
         return self.apply_verdicts([verdict]) == [""]
 
     def apply_verdicts(
-        self, verdicts: Sequence[rollout_pb2.Verdict], versions: seen.Versions | None = None
+        self,
+        verdicts: Sequence[rollout_pb2.Verdict],
+        versions: seen.Versions | None = None,
+        registered: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> list[str]:
-        """Count outcomes in this order; returns for each why the posterior must not see it, empty when it was."""
+        """Count outcomes in this order; returns for each why the posterior must not see it, empty when it was.
+
+        `registered`: which rows are of prompts to train on, -1 being an unknown id; None makes every id one.
+        """
         if not verdicts:
             return []
         told = seen.read(verdicts, versions)
+        rows_N = self._rows(told.prompt_ids) if registered is None else self.rows.find(told.prompt_ids)
+        for place in np.flatnonzero(~registered(rows_N)).tolist() if registered is not None else ():
+            told.reasons[place] = told.reasons[place] or seen.UNKNOWN
         if any(told.reasons):
             kept = [verdict for verdict, reason in zip(verdicts, told.reasons, strict=True) if not reason]
-            self.apply_verdicts(kept)
+            self.apply_verdicts(kept, registered=registered)
             return told.reasons
-        rows_N = self._rows(told.prompt_ids)
         self.observe(rows_N, told.accuracy_N, np.maximum(self.version - told.lowest_N, 0), told.highest_N)
         for place in told.rewarded:
             for value in seen.diversities(verdicts[place]):

@@ -132,6 +132,36 @@ def test_news_of_prompts_wait_for_a_log_that_answers(place):
     assert "p1" in service.scheduler.prompts
 
 
+def test_a_verdict_of_a_prompt_that_nobody_registered_is_a_dead_letter_and_makes_no_posterior(place):
+    place.write("prompts", prompt("p0"), prompt_pb2.Prompt(prompt_id="held", digest=b"h", split="test"))
+    service = place.start()
+    outputs = place.turn(service, verdict("ghost"), verdict("p0"), verdict("held"))
+    accepted = "is not registered to train on; accepted: an id of the prompts topic"
+    assert [letter.reason for letter in letters(place)] == [
+        f"prompt_not_registered: prompt 'ghost' {accepted}",
+        f"prompt_not_registered: prompt 'held' {accepted}",
+    ]
+    assert [o.key for o in outputs if o.topic == "posterior"] == ["p0", "__gate__"]
+    assert "ghost" not in service.scheduler.store.rows and service.scheduler.store.get("p0").visits == 1
+
+
+def test_an_evaluation_of_a_held_out_prompt_is_left_out_and_no_dead_letter(place):
+    place.write("prompts", prompt("p0"), prompt_pb2.Prompt(prompt_id="held", digest=b"h", split="test"))
+    service = place.start()
+    evaluated = verdict("held")
+    evaluated.purpose = prompt_pb2.PURPOSE_EVALUATE
+    place.turn(service, evaluated)
+    assert letters(place) == [] and service.scheduler.ignored["evaluation"] == 1
+
+
+def test_before_a_verdict_is_refused_news_of_its_prompt_is_looked_for_to_the_end(place):
+    place.write("prompts", prompt("p0"))
+    service = place.start()
+    place.write("prompts", *[prompt(f"q{number}") for number in range(2500)])
+    place.turn(service, verdict("q2499"))
+    assert letters(place) == [] and service.scheduler.store.get("q2499").visits == 1
+
+
 def test_it_is_not_ready_before_all_prompts_are_read(place, monkeypatch):
     place.write("prompts", prompt("p0"))
     service = place.start()
