@@ -29,7 +29,7 @@ class DifficultyClient:
         self._deadline_s = deadline_s
 
     def next(self, n: int) -> list[str]:
-        """Ids of the `n` prompts to try now. Asking changes nothing: before an `observe` the answer is the same."""
+        """Ids of the `n` prompts to try now. Each call goes on where the one before it ended, with news or without."""
         request = difficulty_pb2.NextRequest(n=n)
         return [choice.prompt_id for choice in self._stub.Next(request, timeout=self._deadline_s).choices]
 

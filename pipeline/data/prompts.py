@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from pipeline import records
+from pipeline.errors import LogUnavailable
 from pipeline.log.api import Log
 from pipeline.topics import Names
 from sluice.v1 import prompt_pb2
@@ -27,7 +28,10 @@ class PromptCache:
         self.by_id: dict[str, prompt_pb2.Prompt] = {}
 
     def batches(self, wait: bool = False) -> Iterator[list[prompt_pb2.Prompt]]:
-        """Prompts that came since the last call, batch by batch; with `wait`, all that the topic holds now."""
+        """Prompts that came since the last call, batch by batch; with `wait`, all that the topic holds now.
+
+        Raises `LogUnavailable` when these do not come in time.
+        """
         deadline = time.monotonic() + (CATCH_UP_S if wait else 0.0)
         ends = self._log.bounds(self._topic) if wait else {}
         while True:
@@ -39,9 +43,15 @@ class PromptCache:
                 self.by_id.update({prompt.prompt_id: prompt for prompt in found})
             yield found
             here = self._follower.positions()
-            caught_up = all(here[(self._topic, p)] >= end for p, (_, end) in ends.items())
-            if caught_up or time.monotonic() > deadline:
+            behind = [
+                f"{here[(self._topic, p)]} of {end}" for p, (_, end) in ends.items() if here[(self._topic, p)] < end
+            ]
+            if not behind:
                 return
+            if time.monotonic() > deadline:
+                raise LogUnavailable(
+                    f"the prompts topic was read to offset {', '.join(behind)} and no more came in time"
+                )
 
     def news(self, wait: bool = False) -> list[prompt_pb2.Prompt]:
         """`batches` in one list."""

@@ -1,13 +1,13 @@
 """The difficulty service's gRPC door: ask what to try next, tell what came of a try, look at what is believed.
 
-For programs that want only this service. Asking changes nothing. Telling writes verdicts with checker "external" to the
-log, and the posterior changes when the stage reads them back: the log stays the only way in. Such a verdict carries no
+For programs that want only this service. Asking changes no belief. Telling writes verdicts with checker "external" to
+the log, and the posterior changes when the stage reads them back: the log stays the only way in. Such a verdict has no
 rollout digest, so it joins no rollout and nothing is trained on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -16,7 +16,7 @@ import grpc
 from pipeline.errors import Retryable, UserError
 from services.difficulty.explain import explain
 from services.difficulty.handler import Handler, Sent
-from services.difficulty.store import DIVERSITY
+from services.difficulty.seen import DIVERSITY
 from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
 
 EXTERNAL = "external"
@@ -50,7 +50,9 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
         for seen in request.observations:
             if not 0 <= seen.accuracy <= 1:
                 _refuse(context, f"accuracy of {seen.prompt_id!r} is {seen.accuracy}; accepted: 0 to 1")
-        self._known(context, (seen.prompt_id for seen in request.observations))
+            if seen.HasField("diversity") and not 0 <= seen.diversity <= 1:
+                _refuse(context, f"diversity of {seen.prompt_id!r} is {seen.diversity}; accepted: 0 to 1")
+        self._known(context, (seen.prompt_id for seen in request.observations), self.handler.scheduler.prompts)
         try:
             newest = self._versions(context, request)
             self.write([("verdicts", seen.prompt_id, external(seen, newest)) for seen in request.observations])
@@ -104,9 +106,13 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
         if not self.handler.ready:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the posterior is being rebuilt from its topic; try again")
 
-    def _known(self, context: grpc.ServicerContext, prompt_ids: Iterable[str]) -> None:
+    def _known(
+        self, context: grpc.ServicerContext, prompt_ids: Iterable[str], among: Container[str] | None = None
+    ) -> None:
+        """Refuses ids that are not `among` these; without it, ids of which nothing is known."""
         with self.handler.lock:
-            unknown = sorted({name for name in prompt_ids if name not in self.handler.scheduler.store.rows})
+            known = self.handler.scheduler.store.rows if among is None else among
+            unknown = sorted({name for name in prompt_ids if name not in known})
         if unknown:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no such prompts: {', '.join(map(repr, unknown))}")
 

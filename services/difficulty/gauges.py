@@ -11,6 +11,8 @@ SOLVED, HOPELESS = 0.9, 0.1
 """A visited prompt with a mean at or above, at or below."""
 SHOWN = 16_384
 """Of more prompts than this a random part is looked at: shares are then true to about 0.4 %."""
+LEAST = 0.1
+"""Pseudo-count below which a prompt's entropy is not told apart: towards 0 it falls without bound."""
 BINS = 10
 """Bins of the histogram of posterior means."""
 
@@ -61,11 +63,12 @@ def _landscape(mean_P: np.ndarray) -> np.ndarray:
 
 
 def entropy(alpha_P: np.ndarray, beta_P: np.ndarray) -> np.ndarray:
-    """Differential entropy of Beta(alpha, beta), nats.
+    """Differential entropy of Beta(alpha, beta), nats; counts below `LEAST` are taken for it.
 
     >>> (entropy(np.array([1.0, 2.0]), np.array([1.0, 2.0])).round(6) + 0.0).tolist()
     [0.0, -0.125093]
     """
+    alpha_P, beta_P = np.maximum(alpha_P, LEAST), np.maximum(beta_P, LEAST)
     total_P = alpha_P + beta_P
     log_beta_P = _log_gamma(alpha_P) + _log_gamma(beta_P) - _log_gamma(total_P)
     entropy_P = log_beta_P - (alpha_P - 1) * _digamma(alpha_P) - (beta_P - 1) * _digamma(beta_P)

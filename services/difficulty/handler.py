@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from services.difficulty import gauges
 from services.difficulty.scheduler import GATE_KEY, Scheduler
-from services.difficulty.seen import Versions
+from services.difficulty.seen import DIVERSITY_OUT_OF_RANGE, UNKNOWN, Versions, diversities
 from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
 
 Sent = tuple[str, str, Message]
@@ -47,7 +47,7 @@ class Handler:
             self.scheduler.observe(nouns)
             requests = self.scheduler.issue(self.now_ms()) if self.ready else []
             sent: list[Sent] = [("requests", request.request_id, request) for request in requests]
-            for noun, why in self.scheduler.refused:
+            for noun, why in self.scheduler.refusals():
                 letter = dead_letter(noun, why, self.scheduler.versions, self.now_ms())
                 sent.append(("dead-letters", letter.key.decode(), letter))
             for record in self.scheduler.changed():
@@ -91,6 +91,10 @@ def dead_letter(noun: Message, reason: str, versions: Versions | None, now_ms: i
         said = f"prompt {noun.prompt_id!r} is registered with another content; accepted: the same, or a new id"
     elif reason.startswith("version"):
         said = f"versions are {noun.min_version} to {noun.max_version}; accepted: {versions}"
+    elif reason == UNKNOWN:
+        said = f"prompt {noun.prompt_id!r} is not registered to train on; accepted: an id of the prompts topic"
+    elif reason == DIVERSITY_OUT_OF_RANGE:
+        said = f"diversity is {', '.join(map(str, diversities(noun)))}; accepted: 0 to 1"
     else:
         said = f"accuracy is {noun.accuracy}; accepted: 0 to 1"
     return control_pb2.DeadLetter(

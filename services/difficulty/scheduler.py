@@ -36,6 +36,8 @@ from sluice.v1 import difficulty_pb2, posterior_pb2, prompt_pb2, rollout_pb2, tr
 
 GATE_KEY = "__gate__"
 """Key of the gate's record."""
+ASKED = 1
+"""Tells the random streams of `preview` from every other of the seed."""
 COMPARED = 4096
 """Prompts that a score is told among, where there are more."""
 TRAIN_SPLITS = ("", "train")
@@ -67,7 +69,7 @@ class Scheduler:
     """Inputs that changed nothing, by reason."""
 
     refused: list[tuple[Message, str]] = field(default_factory=list)
-    """Verdicts and prompts of the latest call that are dead letters, and why."""
+    """Verdicts and prompts that are dead letters, and why; they stay until they were told and that is committed."""
     calibration: Calibration = field(default_factory=Calibration)
 
     def __post_init__(self) -> None:
@@ -85,6 +87,10 @@ class Scheduler:
         self._save_rng()
         self._initial = self._written = self._previous = self.gate.to_record()
         self._undo: list[Past] = []
+        self._told = 0
+        self._redefined: set[tuple[str, bytes]] = set()
+        self._asked: int | None = None
+        """How many prompts `preview` has answered, from as many as there were outcomes when it was first asked on."""
         self.outcomes_told = 0
         """What the records restored from say of all outcomes; `store.outcomes` is less when some are missing."""
         self.gate_known = False
@@ -99,13 +105,10 @@ class Scheduler:
                 self._verdicts(list(run))
                 continue
             for noun in run:
-                reason = self._apply(noun)
-                self._count(reason)
-                if reason in REFUSED:
-                    self.refused.append((noun, reason))
+                self._count(self._apply(noun))
 
     def _verdicts(self, verdicts: list[rollout_pb2.Verdict]) -> None:
-        reasons = self.store.apply_verdicts(verdicts, self.versions)
+        reasons = self.store.apply_verdicts(verdicts, self.versions, self.prompts.has)
         if any(reasons):
             self.ignored.update(filter(None, reasons))
             self.refused += [(v, why) for v, why in zip(verdicts, reasons, strict=True) if why in REFUSED]
@@ -145,9 +148,16 @@ class Scheduler:
         if prompt.split not in TRAIN_SPLITS:
             return "evaluation_prompt"
         if not self.prompts.add(prompt):
+            self._redefine(prompt)
             return REDEFINED
         self.store.put_domain(prompt.prompt_id, prompt.domain)
         return ""
+
+    def _redefine(self, prompt: prompt_pb2.Prompt) -> None:
+        known = (prompt.prompt_id, prompt.digest)
+        if known not in self._redefined:  # a start or a call that is repeated reads it again
+            self._redefined.add(known)
+            self.refused.append((prompt, REDEFINED))
 
     # Decisions.
 
@@ -177,10 +187,13 @@ class Scheduler:
 
     def view(self) -> View:
         """What is believed now of every registered prompt, in the order of their ids."""
+        busy = {request.prompt_id for request in self.gate.open.values() if request.places}
+        return self.store.view(self._rows(), busy, self.gate.drawn, self.seed)
+
+    def _rows(self) -> np.ndarray:
         if len(self._rows_P) != len(self.prompts):
             self._rows_P = self.store.rows.sorted_rows(self.prompts.rows()).astype(np.int32)
-        busy = {request.prompt_id for request in self.gate.open.values() if request.places}
-        return self.store.view(self._rows_P, busy, self.gate.drawn, self.seed)
+        return self._rows_P
 
     def belief(self, beliefs: Beliefs, place: int) -> prompt_pb2.Belief:
         """What is believed of one of these prompts, as a request carries it."""
@@ -216,10 +229,17 @@ class Scheduler:
         return request
 
     def preview(self, n: int) -> list[difficulty_pb2.Choice]:
-        """What the sampler would choose now, changing nothing. `UserError` when it cannot choose `n`."""
-        view, rng = self.view(), np.random.default_rng(0)
-        rng.bit_generator.state = json.loads(self.gate.rng_json)
-        places = self.sampler(view, n, rng)
+        """What a program that reads no requests is to try next; beliefs, gate and requests stay as they are.
+
+        Each answer goes on where the one before it ended, with or without news, and a new process goes on from how
+        many outcomes there are. `UserError` when it cannot choose `n`.
+        """
+        if self._asked is None:
+            self._asked = self.store.outcomes
+        # What is in flight is not avoided: without a generation to serve it, it would never be tried at all.
+        view = self.store.view(self._rows(), (), self._asked, self.seed, self._turn())
+        places = self.sampler(view, n, np.random.default_rng([self.seed, ASKED, self._asked]))
+        self._asked += len(places)
         chosen, score_N = view.take(places), self.scores(view, places)
         counts = self.budget(chosen, max(len(places) * self.budget.typical, 0))
         return [
@@ -228,6 +248,10 @@ class Scheduler:
                 zip(map(self.store.rows.id_of, view.rows_P[places].tolist()), counts.tolist(), score_N, strict=True)
             )
         ]
+
+    def _turn(self) -> int:
+        """The step that curricula go by: without a learner, how often its outcomes would have filled a batch."""
+        return self.gate.step or self.store.outcomes // self.gate.batch_rollouts
 
     def scores(self, view: View, places: np.ndarray) -> list[float]:
         """The sampler's scores of these places, each among the same prompts: all, or these and a part of many."""
@@ -251,7 +275,13 @@ class Scheduler:
     def committed(self) -> None:
         """What `changed` returned last is on the log: `undo` goes back to here."""
         self._undo, self._previous = [], self._written
-        self.refused = []
+        del self.refused[: self._told]
+        self._told = 0
+
+    def refusals(self) -> list[tuple[Message, str]]:
+        """Dead letters that belong in the transaction of what `changed` returns, and why."""
+        self._told = len(self.refused)
+        return self.refused
 
     def changed(self) -> list[posterior_pb2.PosteriorState | posterior_pb2.GateState]:
         """Records of what changed since the last call, prompts by id and the gate last."""
@@ -273,7 +303,10 @@ class Scheduler:
         """Take back everything since `committed`: its inputs will come again."""
         for past in (self.store.clean(), *reversed(self._undo)):
             self.store.undo(past)
-        self._undo, self._written, self.refused = [], self._previous, []
+        self._undo, self._written = [], self._previous
+        # Verdicts come again; a prompt is read once, and at a start before any call.
+        self.refused = [(noun, why) for noun, why in self.refused if isinstance(noun, prompt_pb2.Prompt)]
+        self._told = 0
         self._become(self._written)
 
     def restore(self, records: Iterable[Message]) -> None:
@@ -288,9 +321,10 @@ class Scheduler:
     def refold(self, nouns: Iterable[Message]) -> None:
         """Fold every prompt anew from these verdicts, steps and rewinds; gate and prompts stay as they are."""
         gate, self.gate = self.gate, Gate(self.gate.max_lag, self.gate.batch_rollouts)
+        refused = list(self.refused)
         self.store.forget()
         self.observe(nouns)
-        self.gate, self.refused = gate, []
+        self.gate, self.refused = gate, refused
 
     def gate_record(self) -> posterior_pb2.GateState:
         """The gate's record as it was written last."""

@@ -1,8 +1,9 @@
 """Which verdicts the posterior must see, and what of them it sees: many at once, as columns.
 
-Left out: evaluations, checks that found nothing out, verdicts of no prompt. Dead letters: an accuracy that cannot be,
-and versions that cannot be. A step and its version are announced together, so a rollout of a version that no step
-announced was never sampled by this run; one whose step the log has forgotten cannot be checked against it any more.
+Left out: evaluations, checks that found nothing out, verdicts of no prompt. Dead letters: an accuracy or a diversity
+that cannot be, a prompt that nobody registered, and versions that cannot be. A step and its version are announced
+together, so a rollout of a version that no step announced was never sampled by this run; one whose step the log has
+forgotten cannot be checked against it any more.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from sluice.v1 import rollout_pb2
 
 REDEFINED = "prompt_digest_differs"
 """Why a prompt is refused whose id is known with another content."""
-REFUSED = (OUT_OF_RANGE, "version_not_announced", "version_forgotten", REDEFINED)
+DIVERSITY = "diversity"
+"""The named reward of a verdict that says how different its group's rollouts were, in [0, 1]."""
+DIVERSITY_OUT_OF_RANGE = "diversity_out_of_range"
+UNKNOWN = "prompt_not_registered"
+"""Why a verdict is refused whose prompt is none to train on."""
+REFUSED = (OUT_OF_RANGE, DIVERSITY_OUT_OF_RANGE, UNKNOWN, "version_not_announced", "version_forgotten", REDEFINED)
 """Why a record is dead-lettered instead of left out."""
 LARGEST = np.uint64(1 << 62)
 """Versions are compared up to here."""
@@ -60,6 +66,11 @@ class Told(NamedTuple):
     """Places of those with named rewards."""
 
 
+def diversities(verdict: rollout_pb2.Verdict) -> list[float]:
+    """What a verdict says of how different its group's rollouts were: nothing, or one value; the last one counts."""
+    return [reward.value for reward in verdict.rewards if reward.name == DIVERSITY]
+
+
 def read(verdicts: Sequence[rollout_pb2.Verdict], versions: Versions | None = None) -> Told:
     """What N >= 1 verdicts say. `versions`: those that may be observed; None accepts all."""
     columns = zip(*map(FIELDS, verdicts), strict=True)
@@ -77,4 +88,7 @@ def read(verdicts: Sequence[rollout_pb2.Verdict], versions: Versions | None = No
         for place in np.flatnonzero((highest_N > versions.newest) | (lowest_N < versions.oldest)).tolist():
             reasons[place] = reasons[place] or versions.wrong(lowest[place], highest[place])
     rewarded = list(compress(range(len(rewards)), rewards))
+    for place in rewarded:
+        if not all(0 <= value <= 1 for value in diversities(verdicts[place])):
+            reasons[place] = reasons[place] or DIVERSITY_OUT_OF_RANGE
     return Told(reasons, prompt_ids, accuracy_N, lowest_N, highest_N, rewarded)

@@ -6,11 +6,13 @@ import time
 from pathlib import Path
 
 import grpc
+import numpy as np
 from google.protobuf.message import Message
 
-from pipeline import parts, recipe, records
+from pipeline import parts, recipe
 from pipeline.data.prompts import PromptCache
 from pipeline.errors import UserError
+from pipeline.evidence import unseen
 from pipeline.gate import Gate
 from pipeline.log.api import Position
 from pipeline.serve import Context
@@ -18,11 +20,12 @@ from pipeline.stage import Output
 from pipeline.ways import run_batch
 from services.difficulty.announced import Announced
 from services.difficulty.door import Door
-from services.difficulty.handler import Handler, Sent
+from services.difficulty.handler import Handler
 from services.difficulty.rebuild import close_gap
 from services.difficulty.scheduler import Scheduler
 from services.difficulty.snapshots import Snapshots
-from sluice.v1 import control_pb2, difficulty_pb2, difficulty_pb2_grpc, prompt_pb2
+from services.difficulty.telling import Teller
+from sluice.v1 import control_pb2, difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
 
 GAUGES = {
     "outstanding": "sluice_difficulty_outstanding",
@@ -84,13 +87,15 @@ class DifficultyService:
         self.handler = Handler(self.scheduler, lambda: int(time.time() * 1000), announced, ready=False)
         self.prompts = PromptCache(context.log, context.names, keep=False)
         self.snapshots = Snapshots(_folder(context) / "snapshot.bin", context, self.handler)
+        self.teller = Teller(context.log, context.names, f"difficulty.observe.{context.worker_id}")
         self.drained = False
+        self._news: list[prompt_pb2.Prompt] = []
         self._shown: dict[str, float] = {}
         self._shown_at = 0.0
 
     def register(self, server: grpc.Server) -> list[str]:
         """Its craft on the door."""
-        door = Door(self.handler, self._write, self.snapshots.ask)
+        door = Door(self.handler, self.teller, self.snapshots.ask)
         difficulty_pb2_grpc.add_DifficultyServiceServicer_to_server(door, server)
         return [difficulty_pb2.DESCRIPTOR.services_by_name["DifficultyService"].full_name]
 
@@ -131,12 +136,25 @@ class DifficultyService:
             self.scheduler.draining = life.run_ends or not life.takes_work
         if offsets:
             self.handler.read_up_to(offsets)
-        self.snapshots.tick(self.prompts.read_up_to)
-        outputs = [Output(*sent) for sent in self.handler([*self.prompts.news(), *nouns])]
+        if not self._news:  # a snapshot says which prompts it holds by what was read
+            self.snapshots.tick(self.prompts.read_up_to)
+        self._news += self.prompts.news()
+        if self._unknown(nouns):  # its prompt may have been registered a moment ago, further down its topic
+            for prompts in self.prompts.batches(wait=True):
+                self._news += prompts
+        outputs = [Output(*sent) for sent in self.handler([*self._news, *nouns])]
+        self._news = []  # registered, also where this call is taken back
         # What was issued before is committed by now: a call follows the commit of the one before.
         self.drained = life.run_ends and held and not any(output.topic == "requests" for output in outputs)
         self._measure(outputs)
         return outputs
+
+    def _unknown(self, nouns: list[Message]) -> bool:
+        """Whether a verdict that says something is of a prompt that nobody has told of."""
+        told = [noun.prompt_id for noun in nouns if isinstance(noun, rollout_pb2.Verdict) and not unseen(noun)]
+        prompts = self.scheduler.prompts
+        unknown = {told[place] for place in np.flatnonzero(~prompts.has(prompts.index.find(told))).tolist()}
+        return not unknown <= {prompt.prompt_id for prompt in self._news}
 
     def poison(self, ids: dict[str, str], reason: str) -> list[Output]:
         """The learner reads the same records and ends what they were about."""
@@ -163,6 +181,9 @@ class DifficultyService:
         status.version = gate.version
         status.counters["requests"] = gate.issued_requests
         status.counters["requested_rollouts"] = gate.issued_rollouts
+        status.gauges["snapshot_failed"] = float(bool(self.snapshots.failed))
+        if self.snapshots.failed:
+            status.reason = f"the snapshot {self.snapshots.failed}: a restart will take longer"
         found = self._gauges()
         for name, value in found.items():
             status.gauges[name] = value
@@ -170,8 +191,9 @@ class DifficultyService:
             status.reason = "every prompt is believed solved or hopeless: only chance tries another kind"
 
     def close(self) -> None:
-        """Stop following prompts."""
+        """Stop following prompts and writing what the door is told."""
         self.prompts.close()
+        self.teller.close()
 
     def _gauges(self) -> dict[str, float]:
         if time.monotonic() - self._shown_at > GAUGES_EVERY_S and self.handler.ready:
@@ -191,12 +213,3 @@ class DifficultyService:
         if requests:
             self.context.meter.add("sluice_difficulty_requests_total", len(requests))
             self.context.meter.add("sluice_difficulty_rollouts_requested_total", sum(r.n for r in requests))
-
-    def _write(self, sent: list[Sent]) -> None:
-        names = self.context.names
-        writer = self.context.log.writer(names.own(f"difficulty.observe.{self.context.worker_id}"))
-        try:
-            with writer.transaction() as transaction:
-                transaction.sends.extend(records.encode(names.topic(topic), key, noun) for topic, key, noun in sent)
-        finally:
-            writer.close()

@@ -71,7 +71,7 @@ def write(path: Path, scheduler: Scheduler, covers: Offsets, prompts: Offsets) -
         "records": sizes,
         "arrays": [(name, array.dtype.str, array.shape) for name, array in arrays.items()],
     }
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f"{_aside(path)}{os.getpid()}")
     digest, size = hashlib.sha256(), 0
     with open(aside, "wb") as file:
         for part in (json.dumps(header).encode() + b"\n", *map(_bytes, arrays.values())):
@@ -82,6 +82,15 @@ def write(path: Path, scheduler: Scheduler, covers: Offsets, prompts: Offsets) -
         os.fsync(file.fileno())
     yield Written(len(texts), size + DIGEST, digest.digest(), covers)
     os.replace(aside, path)
+
+
+def _aside(path: Path) -> str:
+    return f".{path.name}."
+
+
+def unfinished(path: Path) -> list[Path]:
+    """Files of writers that did not come to the end."""
+    return list(path.parent.glob(f"{_aside(path)}*"))
 
 
 def _bytes(array: np.ndarray) -> memoryview:

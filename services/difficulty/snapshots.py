@@ -3,10 +3,13 @@
 Written by the stage's thread between two calls: every `EVERY_S` seconds, and no more than 2 % of the time. A process
 that was fenced without knowing it could name records of its successor as covered, so the snapshot is put in its place
 only after a commit of the gate's record under the stage's own transactional id went through.
+
+A disk that takes no snapshot costs a longer restart and nothing else: the run goes on, and the next try comes in time.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +24,8 @@ from services.difficulty import snapshot
 from services.difficulty.handler import Handler
 from services.difficulty.scheduler import GATE_KEY
 from sluice.v1 import difficulty_pb2, training_pb2
+
+log = logging.getLogger(__name__)
 
 EVERY_S = 60.0
 COST = 0.02
@@ -37,14 +42,22 @@ class Snapshots:
         self._due = time.monotonic() + EVERY_S
         self._asked, self._done = threading.Event(), threading.Event()
         self._newest: snapshot.Written | None = None
+        self.failed = ""
+        """Why the latest try came to nothing; empty when it did not."""
+        self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        """What writers left that were killed, or whose disk was full."""
+        for unfinished in snapshot.unfinished(self.path):
+            unfinished.unlink(missing_ok=True)
 
     def restore(self) -> snapshot.Found | None:
         """The snapshot where it can be used, then every newer record of the posterior topic."""
-        log, topic, scheduler = self.context.log, self.context.names.topic("posterior"), self.handler.scheduler
-        ends = {partition: end for partition, (_, end) in log.bounds(topic).items()}
+        source, topic, scheduler = self.context.log, self.context.names.topic("posterior"), self.handler.scheduler
+        ends = {partition: end for partition, (_, end) in source.bounds(topic).items()}
         found = snapshot.read(self.path, scheduler, ends)
         newer = (
-            records.decode(r) for batch in read_batches(log, topic, found and found.covers) for r in batch if r.value
+            records.decode(r) for batch in read_batches(source, topic, found and found.covers) for r in batch if r.value
         )
         if found is None:
             scheduler.restore(newer)
@@ -58,15 +71,26 @@ class Snapshots:
             return
         begun = time.monotonic()
         with self.handler.lock:
-            self._newest = self._write(read_up_to())
+            self._try(read_up_to())
         self._due = time.monotonic() + max(EVERY_S, (time.monotonic() - begun) / COST)
         self._asked.clear()
         self._done.set()
 
+    def _try(self, prompts: snapshot.Offsets) -> None:
+        """Write one. What the disk refuses is no fault of the records that are being handled."""
+        try:
+            self._newest, said = self._write(prompts), ""
+        except OSError as error:
+            said = f"{self.path.name!r} cannot be written ({error.strerror or error})"
+            self._remove_unfinished()
+        if said and not self.failed:
+            log.warning("the snapshot %s: a restart will take longer; tried again every %.0f s", said, EVERY_S)
+        self.failed = said
+
     def _write(self, prompts: snapshot.Offsets) -> snapshot.Written:
-        log, topic, scheduler = self.context.log, self.context.names.topic("posterior"), self.handler.scheduler
+        source, topic, scheduler = self.context.log, self.context.names.topic("posterior"), self.handler.scheduler
         scheduler.committed()
-        covers = {partition: end for partition, (_, end) in log.bounds(topic).items()}
+        covers = {partition: end for partition, (_, end) in source.bounds(topic).items()}
         writing = snapshot.write(self.path, scheduler, covers, prompts)
         written = next(writing)
         stage = self.context.stage
@@ -75,11 +99,13 @@ class Snapshots:
         return written
 
     def ask(self) -> difficulty_pb2.SnapshotResponse:
-        """Have one written now, and wait. Raises `NotReady` when the stage does not come to it in time."""
+        """Have one written now, and wait. Raises `NotReady` when the stage does not come to it, or cannot write."""
         self._done.clear()
         self._asked.set()
-        if not self._done.wait(ASKED_S) or self._newest is None:
+        if not self._done.wait(ASKED_S):
             raise NotReady(f"no snapshot was written within {ASKED_S:.0f} seconds; try again")
+        if self.failed or self._newest is None:
+            raise NotReady(f"the snapshot {self.failed}; accepted: a disk with room that this service may write to")
         topic = self.context.names.topic("posterior")
         covers = [
             training_pb2.Offset(topic=topic, partition=partition, offset=offset)

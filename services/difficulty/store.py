@@ -13,7 +13,7 @@ Axes: P rows, K statistics, R recent outcomes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +31,6 @@ from sluice.v1 import posterior_pb2, rollout_pb2, training_pb2
 
 MAX_PENDING = 4096
 """Changes that a prompt's journal holds; what is pushed out at the front is settled early."""
-DIVERSITY = "diversity"
-"""The named reward of a verdict that says how different its group's rollouts were."""
 SCALARS = {"last_version": np.int64, "last_step": np.int64, "tally": float, "turns": np.int32, "turn_mean": float,
            "turn_squares": float, "turn_sum": float, "turn_outcomes": np.int32}  # fmt: skip
 """Columns that are one field of a record each."""
@@ -114,22 +112,29 @@ class Store:
         return self.apply_verdicts([verdict]) == [""]
 
     def apply_verdicts(
-        self, verdicts: Sequence[rollout_pb2.Verdict], versions: seen.Versions | None = None
+        self,
+        verdicts: Sequence[rollout_pb2.Verdict],
+        versions: seen.Versions | None = None,
+        registered: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> list[str]:
-        """Count outcomes in this order; returns for each why the posterior must not see it, empty when it was."""
+        """Count outcomes in this order; returns for each why the posterior must not see it, empty when it was.
+
+        `registered`: which rows are of prompts to train on, -1 being an unknown id; None makes every id one.
+        """
         if not verdicts:
             return []
         told = seen.read(verdicts, versions)
+        rows_N = self._rows(told.prompt_ids) if registered is None else self.rows.find(told.prompt_ids)
+        for place in np.flatnonzero(~registered(rows_N)).tolist() if registered is not None else ():
+            told.reasons[place] = told.reasons[place] or seen.UNKNOWN
         if any(told.reasons):
             kept = [verdict for verdict, reason in zip(verdicts, told.reasons, strict=True) if not reason]
-            self.apply_verdicts(kept)
+            self.apply_verdicts(kept, registered=registered)
             return told.reasons
-        rows_N = self._rows(told.prompt_ids)
         self.observe(rows_N, told.accuracy_N, np.maximum(self.version - told.lowest_N, 0), told.highest_N)
         for place in told.rewarded:
-            for reward in verdicts[place].rewards:
-                if reward.name == DIVERSITY:
-                    self.columns["diversity"][rows_N[place]] = reward.value
+            for value in seen.diversities(verdicts[place]):
+                self.columns["diversity"][rows_N[place]] = value
         return told.reasons
 
     def observe(self, rows_N: np.ndarray, accuracy_N: np.ndarray, lag_N: np.ndarray, version_N: np.ndarray) -> None:
@@ -291,10 +296,16 @@ class Store:
 
     # What is known.
 
-    def view(self, rows_P: np.ndarray, busy: Iterable[str] = (), drawn: int = 0, seed: int = 0) -> View:
-        """What is believed now of the prompts in these rows, in that order; `busy` names those in flight."""
+    def view(
+        self, rows_P: np.ndarray, busy: Iterable[str] = (), drawn: int = 0, seed: int = 0, turn: int | None = None
+    ) -> View:
+        """What is believed now of the prompts in these rows, in that order; `busy` names those in flight.
+
+        `turn`: the step that curricula go by, where it is not the learner's.
+        """
         busy_rows = self.rows.find(list(busy))
-        return View(self, rows_P, np.unique(busy_rows[busy_rows >= 0]), drawn, seed, self.step)
+        busy_rows = np.unique(busy_rows[busy_rows >= 0])
+        return View(self, rows_P, busy_rows, drawn, seed, self.step if turn is None else turn)
 
     def get(self, prompt_id: str) -> Row:
         """What is known of a prompt; `KeyError` when it has no row."""

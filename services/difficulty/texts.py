@@ -51,6 +51,11 @@ class Texts(Mapping[str, prompt_pb2.Prompt]):
     def _has(self, row: int) -> bool:
         return 0 <= row < len(self.size_P) and self.size_P[row] > 0
 
+    def has(self, rows_N: np.ndarray) -> np.ndarray:
+        """Whether each row is of a registered prompt; -1 is of none."""
+        inside_N = (rows_N >= 0) & (rows_N < len(self.size_P))
+        return inside_N & (self.size_P[np.where(inside_N, rows_N, 0)] > 0)
+
     def rows(self) -> np.ndarray:
         """Rows of the registered prompts, rising."""
         return np.flatnonzero(self.size_P)

@@ -31,6 +31,7 @@ class View:
     drawn: int
     seed: int
     step: int
+    """The step that curricula go by; beliefs are as of the store's."""
 
     def __len__(self) -> int:
         return len(self.rows_P)
@@ -51,9 +52,9 @@ class View:
     def _beliefs(self, rows_P: np.ndarray) -> Beliefs:
         store, columns = self.store, self.store.columns
         values_PK, decayed_P = columns["values"][rows_P], columns["decayed"][rows_P]
-        alpha_P, beta_P = store.estimate.pseudo_counts(values_PK, decayed_P, self.step)
+        alpha_P, beta_P = store.estimate.pseudo_counts(values_PK, decayed_P, store.step)
         counts = (alpha_P, beta_P, columns["visits"][rows_P], np.isin(rows_P, self.busy_rows))
-        known, domains = partial(_history, store, rows_P, self.step), tuple(store.domains)
+        known, domains = partial(_history, store, rows_P, store.step), tuple(store.domains)
         return Beliefs(*counts, self.drawn, self.seed, self.step, known, domains)
 
 

@@ -54,7 +54,9 @@ class Mmr1Vps(_pick.ByWeight):
 
     def weight(self, states: Beliefs) -> np.ndarray:
         """w_P."""
-        vps_P = self.mixed(states.mean_P, np.nan_to_num(states.history.diversity_P))
+        # A posterior that an older version wrote may hold what is refused now: no weight may be negative.
+        diversity_P = np.clip(np.nan_to_num(states.history.diversity_P), 0.0, 1.0)
+        vps_P = self.mixed(states.mean_P, diversity_P)
         if not self.min_max:
             return vps_P
         low = vps_P.min(initial=np.inf)

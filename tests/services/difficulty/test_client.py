@@ -1,6 +1,8 @@
 """The service alone, as another program uses it: the documented client over real gRPC."""
 
+import itertools
 from concurrent import futures
+from contextlib import contextmanager
 
 import grpc
 import numpy as np
@@ -12,6 +14,9 @@ from services.difficulty.budget.fixed import Fixed
 from services.difficulty.door import Door
 from services.difficulty.estimate.beta import Beta
 from services.difficulty.handler import Handler
+from services.difficulty.sampler.last_switch import LastSwitch
+from services.difficulty.sampler.spo_prioritised import SpoPrioritised
+from services.difficulty.sampler.uniform import Uniform
 from services.difficulty.sampler.vade_thompson import VadeThompson
 from services.difficulty.scheduler import Scheduler
 from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
@@ -19,11 +24,11 @@ from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_p
 RATES = {"hard": 0.0, "even": 0.4, "easy": 1.0}
 
 
-@pytest.fixture
-def place():
+@contextmanager
+def served(sampler, prompt_ids):
     sampling = prompt_pb2.SamplingParams(temperature=1.0, top_p=1.0, max_tokens=4)
-    scheduler = Scheduler(Beta(), VadeThompson(), Fixed(2), Gate(0, 2), sampling)
-    scheduler.observe([prompt_pb2.Prompt(prompt_id=f"{kind}{i}", digest=b"d") for kind in RATES for i in range(10)])
+    scheduler = Scheduler(Beta(), sampler, Fixed(2), Gate(0, 8), sampling)
+    scheduler.observe([prompt_pb2.Prompt(prompt_id=prompt_id, digest=b"d") for prompt_id in prompt_ids])
     handler = Handler(scheduler, now_ms=lambda: 0)
     server = grpc.server(futures.ThreadPoolExecutor(2))
     # What is told goes to the log and comes back through the stage: here at once.
@@ -34,6 +39,43 @@ def place():
     with DifficultyClient(f"127.0.0.1:{port}") as client:
         yield client, handler
     server.stop(None).wait(5)
+
+
+@pytest.fixture
+def place():
+    with served(VadeThompson(), [f"{kind}{i}" for kind in RATES for i in range(10)]) as both:
+        yield both
+
+
+def tried(sampler, rounds):
+    """What the service alone answers to `rounds` questions for 10 of 200 prompts, each told on before the next."""
+    with served(sampler, [f"p{i}" for i in range(200)]) as (client, handler):
+        handler([])  # the gate fills, and nobody serves it
+        answers = []
+        for _ in range(rounds):
+            answers.append(client.next(10))
+            client.observe([(prompt_id, 1.0) for prompt_id in answers[-1]])
+    return answers
+
+
+def test_uniform_alone_tries_every_prompt_once_before_any_twice():
+    answers = tried(Uniform(), 40)
+    for once in (answers[:20], answers[20:]):
+        assert sorted(name for answer in once for name in answer) == sorted(f"p{i}" for i in range(200))
+
+
+@pytest.mark.parametrize(
+    "sampler", [SpoPrioritised(), LastSwitch(), VadeThompson()], ids=lambda each: type(each).__name__
+)
+def test_a_sampler_alone_comes_to_try_every_prompt_and_no_two_answers_are_the_same(sampler):
+    answers = tried(sampler, 120)
+    assert {name for answer in answers for name in answer} == {f"p{i}" for i in range(200)}
+    assert all(set(one) != set(next_) for one, next_ in itertools.pairwise(answers))
+
+
+def test_asking_ahead_without_news_gives_other_prompts():
+    with served(Uniform(), [f"p{i}" for i in range(20)]) as (client, _):
+        assert set(client.order(steps=2, n=10)) == {f"p{i}" for i in range(20)}
 
 
 def test_a_trainer_that_follows_the_order_comes_to_try_what_teaches(place):

@@ -1,4 +1,4 @@
-"""The door over real gRPC: asking changes nothing, telling goes to the log, refusals name the value."""
+"""The door over real gRPC: asking changes no belief, telling goes to the log, refusals name the value."""
 
 from concurrent import futures
 
@@ -55,11 +55,10 @@ def refusal(call, request):
 
 
 def test_next_chooses_and_disturbs_nothing(place):
-    first = place.ask.Next(difficulty_pb2.NextRequest(n=2), timeout=5)
-    assert first == place.ask.Next(difficulty_pb2.NextRequest(n=2), timeout=5)
-    assert [choice.rollouts for choice in first.choices] == [2, 2]
-    issued = [noun.prompt_id for topic, _, noun in place.handler([]) if topic == "requests"]
-    assert issued == [choice.prompt_id for choice in first.choices]
+    undisturbed = [noun for topic, _, noun in Place().handler([]) if topic == "requests"]
+    choices = place.ask.Next(difficulty_pb2.NextRequest(n=2), timeout=5).choices
+    assert [choice.rollouts for choice in choices] == [2, 2] and place.log == []
+    assert [noun for topic, _, noun in place.handler([]) if topic == "requests"] == undisturbed
 
 
 def test_next_refuses_none_and_more_than_there_are(place):
@@ -91,6 +90,14 @@ def test_an_accuracy_that_is_none_is_refused_and_nothing_is_written(place, accur
     seen = [Seen(prompt_id="p0", accuracy=1.0), Seen(prompt_id="p1", accuracy=accuracy)]
     code, details = refusal(place.ask.Observe, difficulty_pb2.ObserveRequest(observations=seen))
     assert code == "INVALID_ARGUMENT" and "'p1'" in details and "0 to 1" in details
+    assert place.log == []
+
+
+@pytest.mark.parametrize("diversity", [-1.9, 1.5, float("nan"), float("inf")])
+def test_a_diversity_that_is_none_is_refused_and_nothing_is_written(place, diversity):
+    seen = [Seen(prompt_id="p0", accuracy=1.0, diversity=0.5), Seen(prompt_id="p1", accuracy=1.0, diversity=diversity)]
+    said = refusal(place.ask.Observe, difficulty_pb2.ObserveRequest(observations=seen))
+    assert said == ("INVALID_ARGUMENT", f"diversity of 'p1' is {diversity}; accepted: 0 to 1")
     assert place.log == []
 
 

@@ -3,10 +3,14 @@
 from pipeline.gate import Gate
 from services.difficulty.budget.fixed import Fixed
 from services.difficulty.estimate.beta import Beta
+from services.difficulty.estimate.ema import Ema
 from services.difficulty.handler import Handler
+from services.difficulty.sampler.mmr1_vps import Mmr1Vps
 from services.difficulty.sampler.uniform import Uniform
 from services.difficulty.scheduler import GATE_KEY, Scheduler
 from services.difficulty.seen import Versions
+from services.difficulty.store import Store
+from services.difficulty.texts import Texts
 from sluice.v1 import prompt_pb2, rollout_pb2, training_pb2
 
 PROMPTS = [prompt_pb2.Prompt(prompt_id=f"p{i}", digest=b"d" * 32, split="train") for i in range(3)]
@@ -81,6 +85,37 @@ def test_a_verdict_of_a_version_that_was_never_announced_is_a_dead_letter_and_ch
     ]
     assert [noun.visits for topic, _, noun in sent if topic == "posterior"] == [1]
     assert handler.gauges()["ignored_version_not_announced"] == 1
+
+
+def test_a_verdict_with_a_diversity_that_cannot_be_is_a_dead_letter_and_changes_nothing():
+    handler = build()
+    handler(PROMPTS)
+    good, bad = right("p0"), right("p1")
+    good.rewards.add(name="diversity", value=0.25)
+    bad.rewards.add(name="diversity", value=-1.9)
+    bad.rewards.add(name="style", value=7.0)
+    sent = handler([good, bad])
+    letters = [(key, noun.reason) for topic, key, noun in sent if topic == "dead-letters"]
+    assert letters == [("p1", "diversity_out_of_range: diversity is -1.9; accepted: 0 to 1")]
+    assert [(noun.prompt_id, noun.diversity) for topic, _, noun in sent if topic == "posterior"] == [("p0", 0.25)]
+
+
+def test_a_posterior_with_a_diversity_that_is_refused_now_is_chosen_from():
+    handler = build()
+    handler.scheduler.sampler = Mmr1Vps()
+    handler(PROMPTS)
+    ((_, _, record),) = handler([right("p1")])
+    record.diversity = -1.9
+    handler.scheduler.replay([record])
+    assert len(handler.scheduler.preview(3)) == 3
+
+
+def test_a_solved_prompt_under_a_moving_average_has_an_entropy_that_can_be_read():
+    handler = build()
+    handler.scheduler.store = Store(Ema())
+    handler.scheduler.prompts = Texts(handler.scheduler.store.rows)
+    handler([*PROMPTS, *[right("p1")] * 400])
+    assert -10 < handler.gauges()["entropy_mean"] < 0
 
 
 def test_an_uncommitted_call_can_be_taken_back_and_comes_out_the_same():

@@ -10,6 +10,7 @@ from pipeline.gate import Gate
 from services.difficulty.budget.fixed import Fixed
 from services.difficulty.estimate.beta import Beta
 from services.difficulty.estimate.spo_tracker import SpoTracker
+from services.difficulty.sampler.curriculum_stages import CurriculumStages
 from services.difficulty.sampler.spo_prioritised import SpoPrioritised
 from services.difficulty.sampler.uniform import Uniform
 from services.difficulty.sampler.vade_thompson import VadeThompson
@@ -198,13 +199,39 @@ def test_only_what_changed_is_written_and_the_gate_comes_last():
     assert scheduler.changed() == []
 
 
-def test_a_preview_chooses_what_would_be_issued_and_changes_nothing():
-    scheduler = build(max_lag=0, batch=8, n=4)
+def test_a_preview_changes_no_request_and_no_belief():
+    scheduler, undisturbed = build(max_lag=0, batch=8, n=4), build(max_lag=0, batch=8, n=4)
     scheduler.changed()
     choices = scheduler.preview(2)
-    assert choices == scheduler.preview(2) and scheduler.changed() == []
-    assert [c.prompt_id for c in choices] == [r.prompt_id for r in scheduler.issue(0)]
     assert [c.rollouts for c in choices] == [4, 4] and all(c.score == pytest.approx(1 / 12) for c in choices)
+    assert scheduler.changed() == [] and scheduler.issue(0) == undisturbed.issue(0)
+
+
+def test_previews_follow_from_the_seed_and_the_order_of_the_questions():
+    one, same, other = build(seed=7), build(seed=7), build(seed=8)
+    answers = [[[c.prompt_id for c in each.preview(3)] for _ in range(4)] for each in (one, same, other)]
+    assert answers[0] == answers[1] != answers[2]
+    assert len({tuple(answer) for answer in answers[0]}) > 1
+
+
+def test_without_a_learner_previews_go_through_the_stages_of_a_curriculum_by_outcomes():
+    scheduler = build(prompts=12, batch=8, sampler=CurriculumStages(steps_per_stage=2, replay=0.0))
+    told = [
+        rollout_pb2.Verdict(prompt_id=f"p{i}", outcome=1, accuracy=1 - i / 11, purpose=1)
+        for i in range(12)
+        for _ in range(8)
+    ]
+    scheduler.observe(told)
+    assert scheduler.gate.step == 0
+    assert {choice.prompt_id for choice in scheduler.preview(3)} == {"p9", "p10", "p11"}
+
+
+def test_a_new_process_goes_on_asking_where_the_outcomes_are():
+    scheduler, again = build(), build()
+    first = [choice.prompt_id for choice in scheduler.preview(5)]
+    scheduler.observe([rollout_pb2.Verdict(prompt_id=p, outcome=1, accuracy=0.5, purpose=1) for p in first])
+    again.restore(scheduler.changed())
+    assert [c.prompt_id for c in again.preview(5)] == [c.prompt_id for c in scheduler.preview(5)]
 
 
 @pytest.mark.parametrize(
