@@ -90,7 +90,7 @@ class Scheduler:
         self._told = 0
         self._redefined: set[tuple[str, bytes]] = set()
         self._asked: int | None = None
-        """How many prompts `preview` has answered, from as many as there were outcomes when it was first asked on."""
+        """Prompts that `preview` has answered, counted on from the outcomes that there were at the first question."""
         self.outcomes_told = 0
         """What the records restored from say of all outcomes; `store.outcomes` is less when some are missing."""
         self.gate_known = False

@@ -120,6 +120,14 @@ def test_unknown_prompts_are_named(place):
     assert refusal(place.ask.Observe, told) == ("NOT_FOUND", "no such prompts: 'zebra'")
 
 
+def test_a_prompt_of_which_only_the_posterior_is_left_is_shown_and_not_observed(place):
+    place.handler.scheduler.store.add("gone")
+    asked = difficulty_pb2.PosteriorRequest(prompt_ids=["gone"])
+    assert place.ask.Posterior(asked, timeout=5).states[0].prompt_id == "gone"
+    told = difficulty_pb2.ObserveRequest(observations=[Seen(prompt_id="gone", accuracy=1.0)])
+    assert refusal(place.ask.Observe, told) == ("NOT_FOUND", "no such prompts: 'gone'")
+
+
 def test_posteriors_come_in_the_order_asked_for(place):
     found = place.ask.Posterior(difficulty_pb2.PosteriorRequest(prompt_ids=["p2", "p0"]), timeout=5)
     assert [state.prompt_id for state in found.states] == ["p2", "p0"]
