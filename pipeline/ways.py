@@ -10,11 +10,13 @@ What goes wrong is told apart here and nowhere else:
     Retryable            the records are handled again, one by one, `TRIES` times; then dead-lettered
     LogUnavailable       wait; a transaction is tried again as it is, what was being handled is read again
     Fenced               another member holds the partition: read again; three times in a row: this process is a zombie
+    the machine's fault  no room, no memory, no files left, a disk that fails: no record's fault, the process ends
     any other error      on one record: dead-lettered with its error; without a record: the process ends
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -34,6 +36,7 @@ Written = list[tuple[str, int, int]]
 Transactions = Generator[list[Send], Written, None]
 ZOMBIE_AFTER = 3
 MAX_RECORDS = 500
+OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class BatchHandler(Protocol):
@@ -172,7 +175,7 @@ def _handle(stage: Stage, handler: BatchHandler, reader: GroupReader, found: lis
     except (Fenced, LogUnavailable):
         raise
     except Exception as error:  # the fault boundary: what one record breaks is that record's dead letter
-        if not good:
+        if not good or _of_the_machine(error):
             raise
         log.warning(
             "a batch of %d failed (%s: %s); handling its records one by one", len(good), type(error).__name__, error
@@ -196,6 +199,11 @@ def _last_words(
     return outputs
 
 
+def _of_the_machine(error: Exception) -> bool:
+    """Would every record fail alike? Dead-lettering them, one after the other, would empty the topic."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in OF_THE_MACHINE)
+
+
 def _one_by_one(
     stage: Stage, handler: BatchHandler, reader: GroupReader, good: list[Decoded], first: list[Output]
 ) -> None:
@@ -214,6 +222,8 @@ def _try(stage: Stage, handler: BatchHandler, one: Decoded) -> list[Output]:
         except (Fenced, LogUnavailable):
             raise
         except Exception as error:  # the same fault boundary, for one record
+            if _of_the_machine(error):
+                raise
             handler.restore()
             if isinstance(error, Retryable) and attempts < TRIES:
                 stage.count([one.record], "retried")

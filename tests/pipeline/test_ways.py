@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -164,6 +165,22 @@ def test_a_failure_that_does_not_pass_is_dead_lettered_after_a_bound(log):
     run_verifier(log, Verifier(fail={"r0": [Retryable("never")] * 99}), 1)
     (letter,) = nouns(log, "dead-letters")
     assert letter.reason == "never" and letter.attempts == 5
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "no room"), MemoryError()], ids=["disk", "memory"])
+def test_what_ails_the_machine_ends_the_process_and_costs_no_record(log, fault):
+    put(log, rollout("r0"), rollout("r1"))
+    with pytest.raises(type(fault)):
+        run_verifier(log, Verifier(fail={"r1": [fault] * 9}), 2)
+    assert not nouns(log, "dead-letters") and not answered(log)
+    run_verifier(log, Verifier(), 2)
+    assert answered(log) == ["r0", "r1"]
+
+
+def test_a_file_that_only_one_record_needs_is_that_records_dead_letter(log):
+    put(log, rollout("r0"), rollout("r1"))
+    run_verifier(log, Verifier(fail={"r0": [FileNotFoundError(errno.ENOENT, "no such file")] * 9}), 2)
+    assert answered(log) == ["r1"] and len(nouns(log, "dead-letters")) == 1
 
 
 def test_a_bug_that_one_record_sets_off_is_that_records_dead_letter(log):
