@@ -19,13 +19,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from pipeline import config, live, recipe, supervisor
+    from pipeline.base_model import refuse_missing
     from pipeline.commands.report import write_report
+    from pipeline.data.load import load_all
+    from pipeline.errors import UserError
     from pipeline.rundir import RunDir, write_atomically
     from pipeline.summary import summarise
 
     run = config.load(args.file, args.set)
     recipe.compose(run)
-    directory = RunDir.make(args.dir or os.path.join("runs", run.run), run)
+    path = args.dir or os.path.join("runs", run.run)
+    load_all(run.data.sources)
+    if not os.path.exists(os.path.join(path, "base")):
+        refuse_missing(run.model.source)
+    fresh = not os.path.exists(os.path.join(path, "run.json"))
+    directory = RunDir.make(path, run)
     with supervisor.only_one(directory), live.display(run, directory, plain=args.plain) as display:
         one = supervisor.Supervisor(run, directory, display.say, display.show)
         with supervisor.interrupts(one):
@@ -34,6 +42,10 @@ def main(args: argparse.Namespace) -> int:
                 reached = one.supervise()
                 if reached:
                     one.finish()
+            except UserError:
+                if fresh and not one.registered:
+                    directory.forget()
+                raise
             finally:
                 one.close()
         display.say("auditing")
