@@ -1,6 +1,7 @@
 """Make the run directory of one service from a run file: what a pod does before `sluice serve`.
 
-Waits until `sluice start` has told the run to begin on its log. With --model it also gets the model: as it is trained
+Waits until `sluice start` has told the run to begin on its log; an embedded log is begun here, for a service that other
+trainers use alone. With --model it also gets the model: as it is trained
 (`warm`, learning), or as it is built or downloaded (`cold`, generation: its weights come over the log).
 """
 
@@ -24,7 +25,10 @@ def main(args: argparse.Namespace) -> int:
     run = config.load(args.file)
     recipe.compose(run)
     directory = RunDir.make(args.dir, run)
-    remote.wait_for_start(directory, args.timeout, print)
+    if run.log == "embedded":
+        remote.start_here(directory, print)
+    else:
+        remote.wait_for_start(directory, args.timeout, print)
     if args.model != "none":
         get_model(directory, cold=args.model == "cold")
     print(f"{args.dir} is ready")
