@@ -33,6 +33,8 @@ ROLLOUT_OVERHEAD = 700
 """Bytes of a rollout and its verdict on the log beside its tokens; measured on the small job."""
 TOKEN_BYTES = 9
 """Bytes of one sampled token on the log: id and log-prob; measured on the small job."""
+VLLM = ".venv/bin/uv pip install --python .venv/bin/python --editable '.[torch,vllm]'"
+"""What installs vLLM: `make setup` does not, because it brings a torch of its own."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,9 @@ def _python(run: Run) -> list[Finding]:
     found = [Finding(sys.version_info >= (3, 11), "Python", sys.version.split()[0] + " (3.11 or newer)")]
     for name in wanted:
         present = importlib.util.find_spec(name) is not None
-        found.append(Finding(present, name, "installed" if present else f"missing: `{_cure(name)}` installs it"))
+        cure = VLLM if name == "vllm" else "make setup"
+        found.append(Finding(present, name, "installed" if present else f"missing: `{cure}` installs it"))
     return found
-
-
-def _cure(package: str) -> str:
-    """`make setup` has no vLLM: it brings a torch of its own, for GPUs."""
-    return ".venv/bin/uv pip install --python .venv/bin/python '.[torch,vllm]'" if package == "vllm" else "make setup"
 
 
 def _log(run: Run) -> list[Finding]:

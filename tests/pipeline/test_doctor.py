@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from pipeline import config, doctor
@@ -33,7 +35,8 @@ def test_data_and_model_that_are_there_are_rows_that_are_ok():
 def test_a_missing_vllm_is_named_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     found = {one.what: one.found for one in doctor.examine(config.parse({"generation": {"engine": "vllm"}}))}
-    assert "'.[torch,vllm]'" in found["vllm"]
+    assert found["vllm"] == f"missing: `{doctor.VLLM}` installs it"
+    assert doctor.VLLM in Path("README.md").read_text()
     assert found["torch"] == "missing: `make setup` installs it"
 
 
