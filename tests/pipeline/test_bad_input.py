@@ -104,6 +104,7 @@ def test_what_is_accepted_is_said_in_the_words_of_a_run_file(change, accepted):
         (("verify", "math", "--answer", "1", "--spec", "@missing"), ("--spec file 'missing'", "@FILE")),
         (("verify", "math", "--answer", "1", "--set", "x=["), ("--set 'x=['", "KNOB=VALUE")),
         (("init", "/nonexistent/run.yaml"), ("folder '/nonexistent' does not exist", "an existing folder")),
+        (("init", "{run}", "--force"), ("is a folder", "a file's name")),
         (("rollouts", "{run}", "--limit", "-1"), ("--limit is -1", "0 or more")),
     ],
 )
@@ -176,6 +177,7 @@ def test_a_broker_that_does_not_answer_is_named(tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     done = run(tmp_path, f"log=kafka://{address}")
     assert done.returncode in (1, 2) and address in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def made(tmp_path: Path) -> Path:
