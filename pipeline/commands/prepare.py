@@ -20,10 +20,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from pipeline import config, recipe, remote
     from pipeline.base_model import get_model
+    from pipeline.data.register import prompts_of
     from pipeline.rundir import RunDir
 
     run = config.load(args.file)
     recipe.compose(run)
+    if run.log == "embedded":
+        prompts_of(run)  # what is wrong with them is said before the directory has them as its identity
     directory = RunDir.make(args.dir, run)
     if run.log == "embedded":
         remote.start_here(directory, print)

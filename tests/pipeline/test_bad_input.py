@@ -187,6 +187,14 @@ def made(tmp_path: Path) -> Path:
     return directory.path
 
 
+def test_prepare_of_an_embedded_log_refuses_bad_prompts_before_anything_is_written(tmp_path):
+    file, data = tmp_path / "run.yaml", tmp_path / "data.jsonl"
+    data.write_text('{"question": "abc"}')
+    file.write_text(f"data: {{sources: [{{kind: jsonl, path: {data}, prompt: question}}], held_out: 0}}")
+    refused(sluice("prepare", str(file), "--dir", str(tmp_path / "run")), "the column is 'answer'")
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_identity_field_cannot_change_on_an_existing_run(tmp_path):
     made(tmp_path)
     said = refused(run(tmp_path, "seed=9", "model.context=64"), "seed was 3, is 9")
