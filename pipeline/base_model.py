@@ -12,6 +12,12 @@ from pipeline.processes import QUIET
 from pipeline.rundir import RunDir
 
 
+def refuse_missing(source: str) -> None:
+    """Raise `UserError` for a `model.source` that is written as a folder and is none; a hub's id is asked for later."""
+    if source.startswith(("/", ".")) and not Path(source).is_dir():
+        raise UserError(f"model folder {source!r} does not exist; accepted: an existing folder, or a Hugging Face id")
+
+
 def get_model(directory: RunDir, cold: bool = False) -> None:
     """Make `base` in a run directory when it is missing. `cold`: as built or downloaded, without a warm start.
 

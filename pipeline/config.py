@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,9 +33,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pipeline import config_errors, lora, parts, partspec, serving
+from pipeline import overrides as settings
 from pipeline.errors import UserError
 
 IDENTITY, RESTART, LIVE = "identity", "restart", "live"
+KAFKA = re.compile(r"kafka://[^/,\s]+:\d+(,[^/,\s]+:\d+)*/?")
 
 
 def knob(default: Any, change: str, meaning: str, **bounds: Any) -> Any:
@@ -282,6 +285,13 @@ class Run(Section):
     weights: Weights = Field(default_factory=Weights)
     evaluate: Evaluate = Field(default_factory=Evaluate)
 
+    @field_validator("log")
+    @classmethod
+    def _a_log(cls, value: str) -> str:
+        if value != "embedded" and not KAFKA.fullmatch(value):
+            raise UserError(f"log is {value!r}; accepted: embedded, or kafka://host:port")
+        return value
+
     @model_validator(mode="after")
     def _a_gpu_for_each_rank(self) -> Run:
         if self.learning.ranks > 1 and ":" in self.model.device:
@@ -309,7 +319,7 @@ def parse(tree: Any, overrides: list[str] | None = None, where: str = "run file"
     if not isinstance(tree, dict):
         raise UserError(f"{where} holds {type(tree).__name__}; accepted: a mapping of fields")
     for override in overrides or []:
-        tree = _set(tree, override)
+        tree = settings.apply(tree, override)
     try:
         run = Run.model_validate(tree)
     except ValidationError as error:
@@ -380,19 +390,4 @@ def schema() -> dict[str, Any]:
 def _get(tree: Any, name: str) -> Any:
     for key in name.split("."):
         tree = tree[key]
-    return tree
-
-
-def _set(tree: dict[str, Any], override: str) -> dict[str, Any]:
-    name, equals, value = override.partition("=")
-    if not equals or not name:
-        raise UserError(f"--set {override!r} has no value; accepted: field.field=value")
-    tree = dict(tree)
-    here = tree
-    *parents, last = name.split(".")
-    for parent in parents:
-        inner = here.get(parent)
-        here[parent] = dict(inner) if isinstance(inner, dict) else {}
-        here = here[parent]
-    here[last] = yaml.safe_load(value)
     return tree

@@ -13,8 +13,10 @@ from typing import Any
 import psutil
 
 from pipeline import claims, parts, recipe, serving
+from pipeline.base_model import refuse_missing
 from pipeline.client import Client
 from pipeline.config import Run, weights_store
+from pipeline.data.load import load_all
 from pipeline.errors import LogUnavailable, Poison, Retryable, UserError
 from pipeline.log import open_log
 from pipeline.topics import SERVICES
@@ -31,6 +33,8 @@ ROLLOUT_OVERHEAD = 700
 """Bytes of a rollout and its verdict on the log beside its tokens; measured on the small job."""
 TOKEN_BYTES = 9
 """Bytes of one sampled token on the log: id and log-prob; measured on the small job."""
+VLLM = ".venv/bin/uv pip install --python .venv/bin/python --editable '.[torch,vllm]'"
+"""What installs vLLM: `make setup` does not, because it brings a torch of its own."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Finding:
 
 def examine(run: Run) -> list[Finding]:
     """Everything that can be said before the run starts."""
-    return [*_python(run), *_log(run), *_stores(run), *_sandbox(), *_serving(run), *_model(run), *_disk(run)]
+    first = [*_python(run), *_log(run), *_stores(run), *_sandbox(), *_serving(run)]
+    return [*first, *_data(run), *_model(run), *_disk(run)]
 
 
 def reach(run: Run, doors: list[str]) -> list[Finding]:
@@ -70,7 +75,8 @@ def _python(run: Run) -> list[Finding]:
     found = [Finding(sys.version_info >= (3, 11), "Python", sys.version.split()[0] + " (3.11 or newer)")]
     for name in wanted:
         present = importlib.util.find_spec(name) is not None
-        found.append(Finding(present, name, "installed" if present else "missing: `make setup` installs it"))
+        cure = VLLM if name == "vllm" else "make setup"
+        found.append(Finding(present, name, "installed" if present else f"missing: `{cure}` installs it"))
     return found
 
 
@@ -121,7 +127,20 @@ def _serving(run: Run) -> list[Finding]:
     return [Finding(gpu, "weights", f"{policy}, to {run.generation.engine} in fp8" if gpu else serving.NEEDS_GPU)]
 
 
+def _data(run: Run) -> list[Finding]:
+    """Can the prompt sources be built? Their rows are not read."""
+    try:
+        load_all(run.data.sources)
+    except UserError as error:
+        return [Finding(False, "data", str(error))]
+    return [Finding(True, "data", ", ".join(str(source["kind"]) for source in run.data.sources))]
+
+
 def _model(run: Run) -> list[Finding]:
+    try:
+        refuse_missing(run.model.source)
+    except UserError as error:
+        return [Finding(False, "model", str(error))]
     parameters = _parameters(run)
     if parameters is None:
         return [Finding(None, "model", f"{run.model.source}: size known after download")]

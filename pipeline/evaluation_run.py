@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline import topics
 from pipeline.client import Client
-from pipeline.data.load import load_source
+from pipeline.data.load import load_all
 from pipeline.data.register import held_out
 from pipeline.errors import NotReady, UserError
 from pipeline.evaluate import Plan, evaluate
@@ -52,11 +52,7 @@ def evaluate_run(
 
 
 def _from(sources: list[dict[str, Any]]) -> list[prompt_pb2.Prompt]:
-    found = []
-    for source in sources:
-        knobs = dict(source)
-        found += load_source(knobs.pop("kind", ""), **knobs).prompts()
-    return found
+    return [prompt for source in load_all(sources) for prompt in source.prompts()]
 
 
 @contextmanager

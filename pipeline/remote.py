@@ -1,7 +1,8 @@
 """A run whose services are elsewhere: `sluice start` once, `sluice prepare` where a service is to be.
 
 start    topics -> prompts -> control says RUNNING
-prepare  wait for that, so that a service never meets a log without its topics
+prepare  wait for that, so that a service never meets a log without its topics; an embedded log has nobody elsewhere to
+         wait for, and is begun
 """
 
 from __future__ import annotations
@@ -36,19 +37,35 @@ def start(run: config.Run, make_topics: bool, timeout_s: float, say: Say) -> Non
         _topics(log, names, make_topics, timeout_s, say)
         # A broker may take a while until somebody leads the partitions of a topic that was just made.
         _until(lambda: refuse_another(told(log, names), run), deadline - time.monotonic(), say)
-        number = _until(lambda: register(log, names, run, say), deadline - time.monotonic(), say)
-        say(f"{number} prompts registered")
-        control = control_pb2.Control(
-            phase=Phase.PHASE_RUNNING,
-            reason="sluice start",
-            config_digest=config.identity_digest(run),
-            config_json=config.canonical(run),
-            written_ms=int(time.time() * 1000),
-            by="cli",
-        )
-        write(log, names, "cli", "control", "run", control)
+        _begin(log, names, run, deadline, say)
     finally:
         log.close()
+
+
+def start_here(directory: RunDir, say: Say) -> None:
+    """The same in a run directory with its own log, where a service is to serve other trainers alone."""
+    run, names, log = directory.run(), directory.names(), directory.open_log()
+    try:
+        topics.create(log, names, local=True)
+        # A run that goes on, or has ended, is told nothing.
+        if told(log, names) is None:
+            _begin(log, names, run, time.monotonic(), say)
+    finally:
+        log.close()
+
+
+def _begin(log: Log, names: Names, run: config.Run, deadline: float, say: Say) -> None:
+    number = _until(lambda: register(log, names, run, say), deadline - time.monotonic(), say)
+    say(f"{number} prompts registered")
+    control = control_pb2.Control(
+        phase=Phase.PHASE_RUNNING,
+        reason="sluice start",
+        config_digest=config.identity_digest(run),
+        config_json=config.canonical(run),
+        written_ms=int(time.time() * 1000),
+        by="cli",
+    )
+    write(log, names, "cli", "control", "run", control)
     say(f"run {run.run} may begin")
 
 

@@ -57,6 +57,10 @@ class RunDir:
         write_atomically(found.file("run.json"), config.canonical(run))
         return found
 
+    def forget(self) -> None:
+        """Take `make` back for a run that was refused before it registered anything: its identity binds nobody."""
+        self.file("run.json").unlink()
+
     def file(self, name: str) -> Path:
         """A file in it."""
         return self.path / name

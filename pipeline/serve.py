@@ -148,6 +148,7 @@ class Process:
         self.over = threading.Event()
         self.state = State.WORKER_STATE_STARTING
         self.reason = ""
+        self.announced = False
 
     def run(self) -> int:
         """Build the service, serve it, and end in order."""
@@ -252,6 +253,9 @@ class Process:
                 status.state in (State.WORKER_STATE_SERVING, State.WORKER_STATE_DRAINED) and not context.life.leaving
             )
             self._healthy(ready and self._turns())
+            if ready and not self.announced:
+                self.announced = True
+                print(f"{context.service} serves on {self.address}", flush=True)
             _publish(context.meter, status)
             try:
                 with writer.transaction() as transaction:

@@ -50,6 +50,8 @@ class Supervisor:
     show: Callable[[View], None]
     processes: Processes = field(init=False)
     interrupts: int = 0
+    registered: bool = False
+    """Prompts of this run are on its log: it is the run it is."""
 
     def __post_init__(self) -> None:
         threads = {topics.GENERATION: self.run.generation.threads, topics.LEARNING: self.run.learning.threads}
@@ -67,6 +69,7 @@ class Supervisor:
         self._control(Phase.PHASE_PAUSED, "starting")
         self._prepare()
         number = register(self.log, self.names, self.run, self.say)
+        self.registered = True
         self.say(f"{number} prompts registered")
         self.watcher = Watcher(self.log, self.names)
         self.scalars = Scalars(self.dir)

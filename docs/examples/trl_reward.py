@@ -1,7 +1,8 @@
 """TRL's GRPOTrainer, rewarded by Sluice's verification service.
 
-    sluice serve verification runs/NAME                                     its door says host:port
-    python docs/examples/trl_reward.py HOST:PORT MODEL --steps 10           a folder or a Hugging Face id
+    sluice init run.yaml && sluice prepare run.yaml --dir RUN               RUN: a folder, made here
+    sluice serve verification RUN --address 127.0.0.1:50061                 says when it serves
+    python docs/examples/trl_reward.py 127.0.0.1:50061 MODEL --steps 10     a folder or a Hugging Face id
 
 Needs `pip install trl datasets`. The data set's columns: `prompt`, `answer` (what the check compares with) and, where
 the check needs more, `spec`. A verdict that the verifier could not give is None, which TRL leaves out of the mean.

@@ -1,7 +1,8 @@
 """verl's custom reward function, answered by Sluice's verification service.
 
-    sluice serve verification runs/NAME                                     its door says host:port
-    SLUICE_VERIFICATION=HOST:PORT python -m verl.trainer.main_ppo ... \
+    sluice init run.yaml && sluice prepare run.yaml --dir RUN               RUN: a folder, made here
+    sluice serve verification RUN --address 127.0.0.1:50061                 says when it serves
+    SLUICE_VERIFICATION=127.0.0.1:50061 python -m verl.trainer.main_ppo ... \
         custom_reward_function.path=docs/examples/verl_reward.py custom_reward_function.name=compute_score
 
 verl loads this file and calls `compute_score(data_source=, solution_str=, ground_truth=, extra_info=)` for every

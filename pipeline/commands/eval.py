@@ -24,7 +24,7 @@ def main(args: argparse.Namespace) -> int:
     from pipeline import evaluation_run
     from pipeline.rundir import RunDir
 
-    sources = [json.loads(one) for one in args.source or []]
+    sources = [_source(one) for one in args.source or []]
     found = evaluation_run.evaluate_run(
         RunDir.of(args.dir), args.name, sources, args.prompts, args.samples, args.temperature
     )
@@ -36,3 +36,15 @@ def main(args: argparse.Namespace) -> int:
         table.add_row(name, f"{value:.4f}")
     Console().print(table)
     return 0
+
+
+def _source(given: str) -> dict[str, object]:
+    from pipeline.errors import UserError
+
+    try:
+        found = json.loads(given)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f'--source is {given!r}; accepted: a JSON object such as {{"kind": "jsonl", ...}}')
+    return found

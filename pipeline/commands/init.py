@@ -25,6 +25,10 @@ def main(args: argparse.Namespace) -> int:
     file = Path(args.file)
     if file.exists() and not args.force:
         raise UserError(f"{args.file!r} exists; accepted: a new name, or --force")
+    if file.is_dir():
+        raise UserError(f"{args.file!r} is a folder; accepted: a file's name")
+    if not file.parent.is_dir():
+        raise UserError(f"folder {str(file.parent)!r} does not exist; accepted: an existing folder")
     file.write_text(_text(config.Run, config.Run()))
     print(f"{args.file} written; `sluice run {args.file}` runs it")
     return 0

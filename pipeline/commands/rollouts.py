@@ -18,8 +18,11 @@ def main(args: argparse.Namespace) -> int:
     from itertools import islice
 
     from pipeline import rollouts
+    from pipeline.errors import UserError
     from pipeline.rundir import RunDir
 
+    if args.limit < 0:
+        raise UserError(f"--limit is {args.limit}; accepted: 0 or more")
     directory = RunDir.of(args.dir)
     log, names = directory.open_log(), directory.names()
     try:

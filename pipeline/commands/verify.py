@@ -47,8 +47,8 @@ def main(args: argparse.Namespace) -> int:
     if args.data:
         raise UserError(f"{args.data!r} stands behind check {args.what!r}; accepted: --answer TEXT, or audit DATA")
     check = parts.load(ROOM, args.what, **_knobs(args.set))
+    spec = _spec(args.spec)
     answer = sys.stdin.read() if args.answer == "-" else args.answer
-    spec = Path(args.spec[1:]).read_text() if args.spec.startswith("@") else args.spec
     _limit_cpu(getattr(check, "cpu_s", 0.0))
     found = check(answer, prompt_pb2.CheckSpec(check=args.what, answer=args.expected, spec_json=spec))
     print(f"{found.name}, accuracy {found.accuracy:.4g}", *filter(None, [found.reason, found.evidence]), sep="\n")
@@ -92,14 +92,21 @@ def _list() -> int:
 
 
 def _knobs(given: list[str]) -> dict[str, object]:
-    import yaml
+    from pipeline import overrides
 
+    return dict(overrides.read(one, overrides.KNOB) for one in given)
+
+
+def _spec(given: str) -> str:
+    """What `--spec` says, or the text of the file that it names."""
     from pipeline.errors import UserError
 
-    for one in given:
-        if "=" not in one:
-            raise UserError(f"--set is {one!r}; accepted: KNOB=VALUE")
-    return {name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in given)}
+    if not given.startswith("@"):
+        return given
+    file = Path(given[1:])
+    if not file.is_file():
+        raise UserError(f"--spec file {given[1:]!r} does not exist; accepted: a JSON object, or @FILE")
+    return file.read_text()
 
 
 def _limit_cpu(seconds: float) -> None:

@@ -7,10 +7,11 @@ load_source("./my_source.py")                                         the one fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from pipeline import parts
+from pipeline.errors import UserError
 from sluice.v1 import prompt_pb2
 
 ROOM = "pipeline.data.source"
@@ -36,3 +37,17 @@ def sources() -> list[str]:
 def load_source(kind: str, **knobs: Any) -> Source:
     """Build source `kind` with these knobs. Raises `UserError` for a name or a knob that does not exist."""
     return parts.load(ROOM, kind, **knobs)
+
+
+def load_all(told: Iterable[Mapping[str, Any]]) -> list[Source]:
+    """The sources that a run file names, kind and knobs each. Nothing is read yet but what their knobs say."""
+    return [_of(dict(one)) for one in told]
+
+
+def _of(knobs: dict[str, Any]) -> Source:
+    kind = knobs.pop("kind", None)
+    accepted = [*sources(), *parts.offered(ROOM)]
+    # A package's class or a file is looked for where it is built.
+    if not isinstance(kind, str) or not (kind in accepted or ":" in kind or kind.endswith(".py")):
+        raise UserError.choice("data.sources: kind", kind, accepted)
+    return load_source(kind, **knobs)

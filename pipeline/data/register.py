@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from pipeline import records
 from pipeline.config import Run
-from pipeline.data.load import load_source, sources
+from pipeline.data.load import load_all
 from pipeline.data.split import merged, split
 from pipeline.digest import prompt_digest
 from pipeline.errors import UserError
@@ -35,7 +34,7 @@ def held_out(log: Log, names: Names) -> list[prompt_pb2.Prompt]:
 
 def prompts_of(run: Run) -> list[prompt_pb2.Prompt]:
     """The run's prompts, each marked as to be trained on or held out."""
-    found = [prompt for source in run.data.sources for prompt in _from(source)]
+    found = [prompt for source in load_all(run.data.sources) for prompt in source.prompts()]
     unique, repeated = merged(found)
     if len(unique) <= run.data.held_out:
         raise UserError(
@@ -44,14 +43,6 @@ def prompts_of(run: Run) -> list[prompt_pb2.Prompt]:
         )
     train, kept = split(unique, run.data.held_out, run.seed)
     return [_told(prompt, run.data.system_prompt) for prompt in (*train, *kept)]
-
-
-def _from(source: dict[str, Any]) -> Iterator[prompt_pb2.Prompt]:
-    knobs = dict(source)
-    kind = knobs.pop("kind", None)
-    if kind is None:
-        raise UserError.choice("data.sources: kind", kind, sources())
-    yield from load_source(kind, **knobs).prompts()
 
 
 def _told(prompt: prompt_pb2.Prompt, system: str) -> prompt_pb2.Prompt:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import config
+from pipeline.base_model import refuse_missing
 from pipeline.data.load import load_source
 from pipeline.data.register import prompts_of
 from pipeline.data.split import merged, without
@@ -103,10 +104,7 @@ def _source(run: config.Run, prompts: Sequence[prompt_pb2.Prompt], cold: bool) -
                 f"model folder {model.source!r} holds no config.json; accepted: a Hugging Face model folder"
             )
         return folder
-    if folder.is_absolute() or model.source.startswith("."):
-        raise UserError(
-            f"model folder {model.source!r} does not exist; accepted: an existing folder, or a Hugging Face id"
-        )
+    refuse_missing(model.source)
     return _from_hub(model.source)
 
 

@@ -1,7 +1,7 @@
 """The benchmarks: `make bench`, or one of them: `python -m tests.bench NAME`.
 
-Each prints a table and writes it to `docs/bench/NAME.md`. They take from two minutes to an hour, on a machine with
-nothing else to do.
+Each prints a table and writes it to `docs/bench/NAME.md`. They take from two minutes to 90 (`recipes`), on a machine
+with nothing else to do.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from concurrent import futures
@@ -10,10 +11,12 @@ from pathlib import Path
 import grpc
 import pytest
 
+from pipeline.difficulty_client import DifficultyClient
+from pipeline.verification_client import VerificationClient
 from services.verification.checker import Checker
 from services.verification.door import VerificationDoor
 from services.verification.pool import Pool
-from sluice.v1 import verification_pb2_grpc
+from sluice.v1 import rollout_pb2, verification_pb2_grpc
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -30,6 +33,46 @@ def door():
     yield f"127.0.0.1:{port}"
     server.stop(0)
     pool.close()
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.parametrize("service", ["verification", "difficulty"])
+def test_a_service_is_served_alone_as_the_documents_print_it(tmp_path, service):
+    printed = (ROOT / "docs" / f"{service}.md").read_text()
+    prepare, serve = "sluice prepare run.yaml --dir RUN", f"sluice serve {service} RUN --address 127.0.0.1:50061"
+    assert f"{prepare}\n{serve}\n" in printed
+    address = f"127.0.0.1:{free_port()}"
+    sluice = [sys.executable, "-W", "ignore", "-m", "pipeline.cli"]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "proto")))}
+    for command in ("sluice init run.yaml", prepare):
+        subprocess.run([*sluice, *command.split()[1:]], cwd=tmp_path, env=env, check=True, timeout=120)
+    command = [*sluice, *serve.replace("127.0.0.1:50061", address).split()[1:]]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == f"{service} serves on {address}\n"
+            assert ASKED[service](address)
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+def ask_verification(address):
+    with VerificationClient(address) as client:
+        return client.verify("0.5", check="math", expected="1/2").outcome == rollout_pb2.VERDICT_OUTCOME_CORRECT
+
+
+def ask_difficulty(address):
+    with DifficultyClient(address) as client:
+        asked = client.next(4)
+        return client.observe((name, 1.0) for name in asked) == len(asked) == 4
+
+
+ASKED = {"verification": ask_verification, "difficulty": ask_difficulty}
 
 
 def as_verl_loads_it():

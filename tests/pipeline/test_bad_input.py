@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline import config, doctor
+from pipeline.errors import UserError
+from pipeline.rundir import RunDir
 from tests.journey.harness import SMALL, sluice
 
 WORDS = [{"question": word, "answer": word[::-1]} for word in ("abc", "bcd", "cde", "def", "efg")]
@@ -39,8 +42,9 @@ def run(tmp_path: Path, *sets: str, file: Path = SMALL):
         ("recipe.advantage={name: group_norm, epz: 1}", ("epz", "eps")),
         ("recipe.advantage={name: group_norm, ddof: 7}", ("7",)),
         ("learning.stepz=3", ("learning.stepz", "steps")),
-        ("learning.steps=many", ("learning.steps", "'many'", "integer")),
+        ("learning.steps=many", ("learning.steps", "'many'", "a whole number")),
         ("max_lag=-1", ("max_lag", "-1", "0")),
+        ("learning.steps=[", ("'learning.steps=['", "no YAML", "field.field=value")),
         ("log=redis://x", ("redis://x", "kafka://")),
         ("generation.engine=sglang", ("sglang", "vllm")),
         ("generation.tensor_parallel=2", ("is 2", "1 with engine: transformers")),
@@ -50,8 +54,80 @@ def run(tmp_path: Path, *sets: str, file: Path = SMALL):
         ("run=No Spaces", ("No Spaces",)),
     ],
 )
-def test_a_wrong_value_is_named(tmp_path, change, said):
+def test_a_wrong_value_is_named_and_the_right_call_is_not_refused_for_it(tmp_path, change, said):
     refused(run(tmp_path, change), *said)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("log", ["localhost:9092", "kafka", "runs/x/log.db", "kafka://", "kafka://host", "kafka://h:p"])
+def test_a_log_that_is_neither_embedded_nor_a_kafka_address_is_no_file_name(log):
+    with pytest.raises(UserError) as error:
+        config.parse({"log": log})
+    assert str(error.value) == f"log is {log!r}; accepted: embedded, or kafka://host:port"
+
+
+def test_a_log_may_be_several_brokers():
+    assert config.parse({"log": "kafka://a:9092,b:9093"}).log == "kafka://a:9092,b:9093"
+    assert config.parse({"log": "embedded"}).log == "embedded"
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [
+        ("difficulty.sampler=vade_thompson", "a mapping such as {name: vade_thompson}"),
+        ("verification.second_look.check=7", "a mapping such as {name: math, ...}"),
+        ("model=tiny", "a mapping with source, dtype, device, context, tiny, warm_start, ..."),
+        ("model.tiny.layers=x", "a whole number"),
+        ("model.source=''", "a text that is not empty"),
+        ("data.sources=[]", "at least one"),
+        ("data.sources=words.jsonl", "a list"),
+        ("learning.steps=2.5", "a whole number"),
+        ("learning.lr=fast", "a number"),
+        ("learning.gradient_checkpointing=maybe", "true or false"),
+        ("recipe=7", "a text or a mapping"),
+    ],
+)
+def test_what_is_accepted_is_said_in_the_words_of_a_run_file(change, accepted):
+    with pytest.raises(UserError) as error:
+        config.parse({}, [change])
+    name, _, value = change.partition("=")
+    assert str(error.value) == f"run file: {name} is {yaml.safe_load(value)!r}; accepted: {accepted}"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("doctor", str(SMALL), "--set", "learning.steps=["), ("'learning.steps=['", "field.field=value")),
+        (("eval", "{run}", "--source", "xx"), ("--source is 'xx'", '{"kind": "jsonl", ...}')),
+        (("eval", "{run}", "--source", "[1]"), ("--source is '[1]'", "a JSON object")),
+        (("eval", "{run}", "--source", '{"kind": "josnl"}'), ("'josnl'", "jsonl")),
+        (("verify", "math", "--answer", "1", "--spec", "@missing"), ("--spec file 'missing'", "@FILE")),
+        (("verify", "math", "--answer", "1", "--set", "x=["), ("--set 'x=['", "KNOB=VALUE")),
+        (("init", "/nonexistent/run.yaml"), ("folder '/nonexistent' does not exist", "an existing folder")),
+        (("init", "{run}", "--force"), ("is a folder", "a file's name")),
+        (("rollouts", "{run}", "--limit", "-1"), ("--limit is -1", "0 or more")),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(tmp_path, command, said):
+    directory = str(made(tmp_path))
+    refused(sluice(*(word.replace("{run}", directory) for word in command)), *said)
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "said"),
+    [
+        ("model.source=/no/such/dir", "model", "'/no/such/dir' does not exist"),
+        ("model.source=./no/such/dir", "model", "'./no/such/dir' does not exist"),
+        ('data.sources=[{"kind": "jsonl", "path": "/no/such.jsonl"}]', "data", "'/no/such.jsonl' does not exist"),
+        ('data.sources=[{"kind": "josnl"}]', "data", "'josnl'; accepted: entry_point, huggingface, jsonl"),
+        ('data.sources=[{"path": "/no/such.jsonl"}]', "data", "kind is None; accepted: entry_point"),
+    ],
+)
+def test_data_and_model_are_looked_at_before_a_run_begins_and_by_the_doctor(tmp_path, change, row, said):
+    refused(run(tmp_path, change), said.partition(";")[0])
+    assert not (tmp_path / "run").exists()
+    found = {one.what: one for one in doctor.examine(config.load(SMALL, [change]))}
+    assert found[row].good is False and said in found[row].found
 
 
 def test_a_run_file_that_is_missing_or_no_yaml_is_named(tmp_path):
@@ -69,10 +145,6 @@ def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     arguments = ["--dir", str(tmp_path / "run"), "--plain", "--set", f"data.sources={sources}"]
     refused(sluice("run", str(SMALL), *arguments, env={"PYTHONPATH": path}), "pyarrow", "pip install 'sluice[data]'")
-
-
-def test_a_missing_model_folder_is_named(tmp_path):
-    refused(run(tmp_path, "model.source=./no-such-model"), "./no-such-model")
 
 
 def test_a_prompt_longer_than_the_context_is_named(tmp_path):
@@ -105,16 +177,22 @@ def test_a_broker_that_does_not_answer_is_named(tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     done = run(tmp_path, f"log=kafka://{address}")
     assert done.returncode in (1, 2) and address in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def made(tmp_path: Path) -> Path:
     """A run directory as `sluice run` begins it."""
-    from pipeline import config
-    from pipeline.rundir import RunDir
-
     directory = RunDir.make(tmp_path / "run", config.parse(yaml.safe_load(SMALL.read_text())))
     (directory.path / "base").mkdir()
     return directory.path
+
+
+def test_prepare_of_an_embedded_log_refuses_bad_prompts_before_anything_is_written(tmp_path):
+    file, data = tmp_path / "run.yaml", tmp_path / "data.jsonl"
+    data.write_text('{"question": "abc"}')
+    file.write_text(f"data: {{sources: [{{kind: jsonl, path: {data}, prompt: question}}], held_out: 0}}")
+    refused(sluice("prepare", str(file), "--dir", str(tmp_path / "run")), "the column is 'answer'")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_identity_field_cannot_change_on_an_existing_run(tmp_path):

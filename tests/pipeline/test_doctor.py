@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from pipeline import config, doctor
@@ -22,6 +24,20 @@ def test_a_missing_wall_is_named_with_its_cure_and_fails_no_run_that_needs_none(
     missing = of_the_sandbox()["bubblewrap"]
     assert missing.good is None
     assert "install bubblewrap" in missing.found
+
+
+def test_data_and_model_that_are_there_are_rows_that_are_ok():
+    found = {one.what: one for one in doctor.examine(config.load("pipeline/jobs/spell.yaml", []))}
+    assert (found["data"].good, found["data"].found) == (True, "reasoning_gym")
+    assert found["model"].good is not False
+
+
+def test_a_missing_vllm_is_named_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    found = {one.what: one.found for one in doctor.examine(config.parse({"generation": {"engine": "vllm"}}))}
+    assert found["vllm"] == f"missing: `{doctor.VLLM}` installs it"
+    assert doctor.VLLM in Path("README.md").read_text()
+    assert found["torch"] == "missing: `make setup` installs it"
 
 
 def test_every_rank_of_the_learner_takes_its_own_memory():

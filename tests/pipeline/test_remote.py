@@ -75,6 +75,19 @@ def test_a_log_on_one_machine_is_refused():
         start(a_run(log="embedded"))
 
 
+def test_an_embedded_log_is_begun_where_it_is_and_a_run_that_was_told_something_is_told_nothing_more(tmp_path):
+    directory = RunDir.make(tmp_path / "dir", a_run(log="embedded"))
+    said: list[str] = []
+    remote.start_here(directory, said.append)
+    assert said == ["20 prompts registered", "run far may begin"]
+    log, names = directory.open_log(), directory.names()
+    control = remote.told(log, names)
+    assert control.phase == control_pb2.PHASE_RUNNING
+    remote.start_here(directory, said.append)
+    assert (len(said), remote.told(log, names)) == (2, control)
+    log.close()
+
+
 def test_prepare_waits_until_the_run_was_told_to_begin(shared, tmp_path):
     directory = RunDir.make(tmp_path / "dir", a_run())
     said: list[str] = []

@@ -1,5 +1,6 @@
 """Rows of files and data sets: columns by name, and every fault is one sentence that says where it is."""
 
+import importlib
 import json
 
 import pyarrow
@@ -26,6 +27,29 @@ def test_json_lines_hold_texts_or_whole_conversations(tmp_path):
     assert (one.prompt_id, one.check.check, one.check.answer, one.reference_solution) == ("a", "math", "4", "count")
     assert (two.prompt_id, two.check.answer, two.messages[0].parts[0].text) == ("b", "6", "3 + 3")
     assert one.family == "sums"
+
+
+SOLVED = "48 / 2 = <<48/2=24>>24 clips in May.\nAltogether 48 + 24 = <<48+24=72>>72 clips.\n#### 72"
+"""As GSM8K writes its column `answer`."""
+
+
+def test_the_answer_may_stand_behind_a_mark_in_its_column(tmp_path):
+    rows = [{"question": "clips?", "answer": SOLVED}, {"question": "more?", "answer": "#### 1 was wrong\n#### 1,024"}]
+    path = written(tmp_path / "sums.jsonl", *map(json.dumps, rows))
+    knobs = {"prompt": "question", "check": "math", "answer_after": "####", "solution": "answer"}
+    one, two = load_source("jsonl", path=path, **knobs).prompts()
+    assert (one.check.answer, one.reference_solution) == ("72", SOLVED)
+    assert two.check.answer == "1,024"
+    check = importlib.import_module("pipeline.parts").load("verification.check", "math")
+    assert check("so it is \\boxed{72}", one.check).name == "CORRECT"
+
+
+@pytest.mark.parametrize("answer", ["so it is 72", "72 ####", 72])
+def test_a_row_without_the_mark_or_with_nothing_behind_it_is_refused(tmp_path, answer):
+    rows = [{"prompt": "clips?", "answer": SOLVED}, {"prompt": "more?", "answer": answer}]
+    path = written(tmp_path / "sums.jsonl", *map(json.dumps, rows))
+    with pytest.raises(UserError, match="line 2: column 'answer' is .*72.* with answer_after '####'; accepted: that"):
+        list(load_source("jsonl", path=path, answer_after="####").prompts())
 
 
 def test_what_only_the_stronger_check_is_told_stands_in_columns_of_its_own_and_changes_no_id(tmp_path):
