@@ -28,7 +28,7 @@ def build(uid: str, title: str, panels: Sequence[Panel]) -> dashboard.Dashboard:
         dashboard.QueryVariable("run")
         .label("Run")
         .datasource(SOURCE)
-        .query("label_values(sluice_stage_progress_timestamp_seconds, run)")
+        .query("label_values(sluice_stage_busy_seconds_total, run)")
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
     )
     made = (
