@@ -27,6 +27,11 @@ DECLARED = {
     for end in (("_bucket", "_sum", "_count") if metric.kind == HISTOGRAM else ("",))
 }
 
+RUN_IS = (
+    "\n`RUN` is the run's directory; on a cluster, "
+    "`kubectl exec NAME-learning-0 -- sluice ... /var/lib/sluice` asks the learner's.\n"
+)
+
 
 def queries() -> list[tuple[str, str, str]]:
     """(board, panel, query) of every target."""
@@ -104,3 +109,9 @@ def test_every_alert_fires_where_it_should_and_nowhere_else():
 
 def test_no_runbook_is_without_its_alert():
     assert {path.stem for path in (GRAFANA / "runbooks").glob("*.md")} == {rule["alert"] for rule in RULES}
+
+
+@pytest.mark.parametrize("runbook", sorted((GRAFANA / "runbooks").glob("*.md")), ids=lambda path: path.stem)
+def test_a_runbook_whose_commands_name_a_run_says_what_that_is_on_a_cluster(runbook):
+    text = runbook.read_text()
+    assert text.endswith(RUN_IS) == ("RUN" in text.removesuffix(RUN_IS)), runbook
