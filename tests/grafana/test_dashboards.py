@@ -92,6 +92,17 @@ def test_every_panel_asks_the_chosen_source_for_the_chosen_run():
             assert all("$run" in target["expr"] for target in panel["targets"])
 
 
+def test_exemplars_are_drawn_where_a_histograms_quantiles_are_and_nowhere_else():
+    for board in BOARDS.values():
+        for panel in board["panels"]:
+            drawn = [target.get("exemplar", False) for target in panel["targets"]]
+            assert drawn == ["histogram_quantile" in target["expr"] for target in panel["targets"]], panel["title"]
+
+
+def test_every_panel_says_itself_what_it_shows():
+    assert not [panel for board in BOARDS.values() for panel in board["panels"] if ".py" in panel["description"]]
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_an_alert_names_declared_metrics_and_has_a_runbook_and_two_tests(rule):
     for name, labels in selectors(rule["expr"]):
