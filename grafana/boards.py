@@ -231,7 +231,7 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             ),
             one(
                 "Calibration error",
-                "Mean distance of the observed pass rate from the predicted, by tenths of the latter; 0: beliefs are true.",
+                "Mean distance of the observed pass rate from the predicted, by tenths of it; 0: beliefs are true.",
                 "short",
                 gauge("sluice_difficulty_calibration_error_ratio"),
             ),

@@ -51,6 +51,9 @@ class Measured:
     def __init__(self, trainer: Trainer, meter: Meter, dtype: str) -> None:
         self.trainer, self.meter, self.dtype = trainer, meter, dtype
         self.vocabulary = trainer.model.get_input_embeddings().num_embeddings
+        meter.add("sluice_learning_rollouts_total", 0.0)
+        for reason in ALARMING:  # also where there are none, so that the first one is a rise
+            meter.add("sluice_learning_drops_total", 0.0, reason=reason)
 
     def refuses(self, group: Group) -> str:
         """Why a closed group is not worth a place in a batch; empty keeps it.
@@ -122,9 +125,6 @@ class LearningService:
         self._last_step = -1
         self._dropped: Counter[str] = Counter()
         self._checkpoint: training_pb2.Checkpoint | None = None
-        context.meter.add("sluice_learning_rollouts_total", 0.0)
-        for reason in ALARMING:  # also where there are none, so that the first one is a rise
-            context.meter.add("sluice_learning_drops_total", 0.0, reason=reason)
 
     @property
     def finished(self) -> bool:

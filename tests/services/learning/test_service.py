@@ -18,6 +18,14 @@ def test_a_group_with_a_token_that_the_model_does_not_have_is_refused():
     assert measured.refuses(group) == "token_outside_vocabulary"
 
 
+def test_what_an_alert_waits_for_is_counted_from_0_before_the_first_step():
+    meter = Meter("learning", "test")
+    Measured(Trainer(tiny_model(), load_recipe("rloo"), 8), meter, "float32")
+    drops = 'sluice_learning_drops_total{{reason="{}"}}'.format
+    names = (drops("stale"), drops("nan_step"), "sluice_learning_rollouts_total")
+    assert [meter.values().get(name) for name in names] == [0, 0, 0]
+
+
 def test_a_checkpoint_that_was_loaded_is_as_old_as_its_files(tmp_path):
     os.utime(tmp_path, (1000.0, 1000.0))
     assert _written_at(tmp_path) == 1000.0
