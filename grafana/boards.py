@@ -30,6 +30,8 @@ from panels import (
 )
 
 INFRA = 'outcome="infra_error"'
+STALE = 'reason="stale"'
+TRAINED = rate("sluice_learning_rollouts_total")
 
 BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
     "overview": ("Overview", (STEP, ACCURACY, ROLLOUTS, WAITS, LAG, DROPS, OUTCOMES, BUSY)),
@@ -220,14 +222,25 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             ),
             one("Entropy", "Mean of the posteriors, nats.", "short", gauge("sluice_difficulty_entropy_nats")),
             one("Requests", "A second.", "short", rate("sluice_difficulty_requests_total")),
-            one("Informative share", "See pipeline/metrics.py.", "short", gauge("sluice_difficulty_informative_share")),
             one(
-                "Calibration error ratio",
-                "See pipeline/metrics.py.",
+                "Informative share",
+                "Groups with right and wrong answers, since difficulty started: as believed at issue, as came back.",
+                "percentunit",
+                gauge("sluice_difficulty_informative_share", "of"),
+                "{{of}}",
+            ),
+            one(
+                "Calibration error",
+                "Mean distance of the observed pass rate from the predicted, by tenths of it; 0: beliefs are true.",
                 "short",
                 gauge("sluice_difficulty_calibration_error_ratio"),
             ),
-            one("Brier ratio", "See pipeline/metrics.py.", "short", gauge("sluice_difficulty_brier_ratio")),
+            one(
+                "Brier score",
+                "Mean squared distance of a predicted pass rate from the outcome; saying one half always gets 0.25.",
+                "short",
+                gauge("sluice_difficulty_brier_ratio"),
+            ),
             Panel(
                 "Restore",
                 "Time to fold the posterior.",
@@ -261,10 +274,9 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
         (
             one(
                 "Freshness",
-                "Share of trained rollouts within 4 versions.",
+                "Trained rollouts, as a share of them and of those dropped as older than max_lag. Bound: 95 %.",
                 "percentunit",
-                f'sum(rate(sluice_learning_lag_versions_bucket{{{RUN},le="4.0"}}[$__rate_interval]))'
-                f" / sum(rate(sluice_learning_lag_versions_count{{{RUN}}}[$__rate_interval]))",
+                f"{TRAINED} / ({TRAINED} + {rate('sluice_learning_drops_total', where=STALE)})",
             ),
             one(
                 "Checks of ours that fail",

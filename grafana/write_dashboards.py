@@ -28,7 +28,7 @@ def build(uid: str, title: str, panels: Sequence[Panel]) -> dashboard.Dashboard:
         dashboard.QueryVariable("run")
         .label("Run")
         .datasource(SOURCE)
-        .query("label_values(sluice_stage_progress_timestamp_seconds, run)")
+        .query("label_values(sluice_stage_busy_seconds_total, run)")
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
     )
     made = (
@@ -54,6 +54,8 @@ def drawn(panel: Panel) -> timeseries.Panel | stat.Panel | heatmap.Panel:
     )
     for number, (query, legend) in enumerate(panel.queries):
         target = prometheus.Dataquery().expr(query).legend_format(legend or panel.title).ref_id(chr(ord("A") + number))
+        if "_bucket{" in query and panel.kind == "lines":  # only a histogram's buckets have exemplars: trace ids
+            target = target.exemplar(True)
         made = made.with_target(target.format("heatmap") if panel.kind == "heat" else target)
     return made
 

@@ -101,7 +101,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("sluice_difficulty_entropy_nats", GAUGE, "nats", "Mean entropy of the posteriors."),
     Metric("sluice_difficulty_brier_ratio", GAUGE, "ratio", "Squared distance of predicted and observed accuracy."),
     Metric(
-        "sluice_difficulty_calibration_error_ratio", GAUGE, "ratio", "Distance of the two by bins of the predicted."
+        "sluice_difficulty_calibration_error_ratio",
+        GAUGE,
+        "ratio",
+        "Distance of predicted and observed accuracy, by bins.",
     ),
     Metric(
         "sluice_difficulty_informative_share",
@@ -135,6 +138,7 @@ class Meter:
         self.service, self.worker_id = service, worker_id
         self.started = time.time()
         self.progress_at = time.time()
+        self.progressed = False
         self.turned_at = time.monotonic()
         self.waits: dict[str, float] = defaultdict(float)
         self.busy_s = 0.0
@@ -182,6 +186,7 @@ class Meter:
     def progress(self) -> None:
         """Something got done."""
         self.progress_at = time.time()
+        self.progressed = True
 
     def waited(self, reason: str, seconds: float) -> None:
         """Time passed in which nothing could be done, and why."""
@@ -219,7 +224,8 @@ class Meter:
 
     def _totals(self) -> Iterator[tuple[str, float, dict[str, str]]]:
         """What is remembered for the status anyway: (metric, value, labels)."""
-        yield "sluice_stage_progress_timestamp_seconds", self.progress_at, {}
+        if self.progressed:  # a start is none: a worker that dies again and again would look lively
+            yield "sluice_stage_progress_timestamp_seconds", self.progress_at, {}
         yield "sluice_stage_busy_seconds_total", self.busy_s, {}
         yield "sluice_log_cpu_seconds_total", self.cpu_log_s, {}
         for reason, seconds in dict(self.waits).items():

@@ -154,6 +154,12 @@ class Stage:
         for topic, number in Counter(record.topic for record in records).items():
             self.meter.add("sluice_stage_records_total", number, topic=self.names.short(topic), result=result)
 
+    def expect(self, topics: Iterable[str]) -> None:
+        """These (full names) will be read: from now on 0 of them are dead-lettered, so that the first one is a rise."""
+        for topic in sorted(set(topics)):
+            short = self.names.short(topic)
+            self.meter.add("sluice_stage_records_total", 0.0, topic=short, result="dead_lettered")
+
     def patiently(self, action: Callable[[], T]) -> T:
         """Do it, again and again while the log does not answer, for `PATIENCE_S` at most."""
         pause = 0.05

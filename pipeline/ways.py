@@ -154,6 +154,7 @@ def run_batch(stage: Stage, handler: BatchHandler, topics: list[str], group: str
 
 def _join(stage: Stage, topics: list[str], group: str) -> GroupReader:
     full = [stage.names.topic(topic) for topic in topics]
+    stage.expect(full)
     return stage.patiently(lambda: stage.log.group(stage.names.own(group), full, stage.worker_id))
 
 
@@ -340,6 +341,7 @@ def run_follow(stage: Stage, handler: FollowHandler, writer_id: str, poll_s: Cal
     """Feed the handler and write what it yields, until it has finished or the process is to end."""
     stage.open(writer_id)
     _write(stage, handler.start())
+    stage.expect(topic for topic, _ in handler.offsets())
     follower = stage.patiently(lambda: stage.log.follow(handler.offsets()))
     try:
         while not stage.life.stopped:

@@ -34,6 +34,8 @@ from services.learning.trainer import Trainer
 from sluice.v1 import control_pb2, learning_pb2, learning_pb2_grpc, training_pb2
 
 POLICY_ID = "main"
+ALARMING = ("stale", "nan_step")
+"""Reasons of drops that an alert asks for."""
 POLL_S = 0.1
 Phase = control_pb2.Phase
 
@@ -49,6 +51,9 @@ class Measured:
     def __init__(self, trainer: Trainer, meter: Meter, dtype: str) -> None:
         self.trainer, self.meter, self.dtype = trainer, meter, dtype
         self.vocabulary = trainer.model.get_input_embeddings().num_embeddings
+        meter.add("sluice_learning_rollouts_total", 0.0)
+        for reason in ALARMING:  # also where there are none, so that the first one is a rise
+            meter.add("sluice_learning_drops_total", 0.0, reason=reason)
 
     def refuses(self, group: Group) -> str:
         """Why a closed group is not worth a place in a batch; empty keeps it.
@@ -238,7 +243,9 @@ class LearningService:
         self._dropped = Counter(handler.ledger.dropped)
         if handler.checkpoint is not self._checkpoint:
             self._checkpoint = handler.checkpoint
-            meter.set("sluice_learning_checkpoint_timestamp_seconds", time.time())
+            meter.set(
+                "sluice_learning_checkpoint_timestamp_seconds", _written_at(handler.root / handler.checkpoint.uri)
+            )
         if handler.step == self._last_step:
             return
         self._last_step = handler.step
@@ -246,6 +253,14 @@ class LearningService:
         meter.set("sluice_learning_version", handler.version)
         meter.set("sluice_learning_max_lag", self.context.run.max_lag)
         meter.set("sluice_learning_buffered_groups", len(handler.buffer), where="replay")
+
+
+def _written_at(folder: Path) -> float:
+    """When a checkpoint was written, Unix time: of one that was loaded too, so that its age outlives the process."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # it has been pruned meanwhile, or the disk is away
+        return time.time()
 
 
 def trainer_of(run: config.Run, method: recipe.Recipe, base: Path) -> Trainer:

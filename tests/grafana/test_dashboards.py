@@ -27,6 +27,11 @@ DECLARED = {
     for end in (("_bucket", "_sum", "_count") if metric.kind == HISTOGRAM else ("",))
 }
 
+RUN_IS = (
+    "\n`RUN` is the run's directory; on a cluster, "
+    "`kubectl exec NAME-learning-0 -- sluice ... /var/lib/sluice` asks the learner's.\n"
+)
+
 
 def queries() -> list[tuple[str, str, str]]:
     """(board, panel, query) of every target."""
@@ -87,6 +92,17 @@ def test_every_panel_asks_the_chosen_source_for_the_chosen_run():
             assert all("$run" in target["expr"] for target in panel["targets"])
 
 
+def test_exemplars_are_drawn_where_a_histograms_quantiles_are_and_nowhere_else():
+    for board in BOARDS.values():
+        for panel in board["panels"]:
+            drawn = [target.get("exemplar", False) for target in panel["targets"]]
+            assert drawn == ["histogram_quantile" in target["expr"] for target in panel["targets"]], panel["title"]
+
+
+def test_every_panel_says_itself_what_it_shows():
+    assert not [panel for board in BOARDS.values() for panel in board["panels"] if ".py" in panel["description"]]
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_an_alert_names_declared_metrics_and_has_a_runbook_and_two_tests(rule):
     for name, labels in selectors(rule["expr"]):
@@ -104,3 +120,9 @@ def test_every_alert_fires_where_it_should_and_nowhere_else():
 
 def test_no_runbook_is_without_its_alert():
     assert {path.stem for path in (GRAFANA / "runbooks").glob("*.md")} == {rule["alert"] for rule in RULES}
+
+
+@pytest.mark.parametrize("runbook", sorted((GRAFANA / "runbooks").glob("*.md")), ids=lambda path: path.stem)
+def test_a_runbook_whose_commands_name_a_run_says_what_that_is_on_a_cluster(runbook):
+    text = runbook.read_text()
+    assert text.endswith(RUN_IS) == ("RUN" in text.removesuffix(RUN_IS)), runbook

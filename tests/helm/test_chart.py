@@ -307,16 +307,6 @@ def test_a_changed_run_file_changes_the_pods_and_nothing_else_does():
     assert sums(first) != sums(first | {"run": {"run": "demo", "max_lag": 3}})
 
 
-def test_generation_scales_on_lag_and_stays_where_data_is_stale(rendered):
-    (one,) = [o for o in of(rendered["spot-rollout-fleet"], "ScaledObject") if name(o).endswith("generation")]
-    formula = one["spec"]["advanced"]["scalingModifiers"]["formula"]
-    assert formula == "staleness < 4 ? lag : workers * 32"
-    triggers = {trigger["name"]: trigger for trigger in one["spec"]["triggers"]}
-    assert set(triggers) == {"lag", "staleness", "workers"}
-    assert triggers["lag"]["metadata"]["topic"] == "sluice.fleet.requests"
-    assert triggers["lag"]["metadata"]["consumerGroup"] == "sluice.fleet.generation"
-
-
 def test_strimzi_gets_every_topic(rendered):
     made = {name(one): one["spec"] for one in of(rendered["production"], "KafkaTopic")}
     assert {full.removeprefix("sluice.prod."): spec["partitions"] for full, spec in made.items()} == {

@@ -60,3 +60,11 @@ def test_threads_that_count_a_metric_for_the_first_time_together_count_into_one(
     for thread in threads:
         thread.join(30)
     assert meter.values()['sluice_generation_rollouts_total{ending="eos"}'] == 4000
+
+
+def test_a_worker_that_has_only_started_shows_no_progress_and_its_status_counts_from_the_start():
+    meter = Meter("learning", "learning-0")
+    shown = "sluice_stage_progress_timestamp_seconds"
+    assert shown not in meter.values() and meter.progress_at >= meter.started
+    meter.progress()
+    assert meter.values()[shown] == meter.progress_at

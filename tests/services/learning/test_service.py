@@ -1,8 +1,11 @@
 """What the service adds to the trainer."""
 
+import os
+import time
+
 from pipeline.metrics import Meter
 from pipeline.recipe import load_recipe
-from services.learning.service import Measured
+from services.learning.service import Measured, _written_at
 from services.learning.trainer import Trainer
 from tests.services.learning.rollouts import VOCAB, random_groups, tiny_model
 
@@ -13,3 +16,17 @@ def test_a_group_with_a_token_that_the_model_does_not_have_is_refused():
     assert measured.refuses(group) == ""
     group.members[1].rollout.calls[0].tokens[0] = VOCAB
     assert measured.refuses(group) == "token_outside_vocabulary"
+
+
+def test_what_an_alert_waits_for_is_counted_from_0_before_the_first_step():
+    meter = Meter("learning", "test")
+    Measured(Trainer(tiny_model(), load_recipe("rloo"), 8), meter, "float32")
+    drops = 'sluice_learning_drops_total{{reason="{}"}}'.format
+    names = (drops("stale"), drops("nan_step"), "sluice_learning_rollouts_total")
+    assert [meter.values().get(name) for name in names] == [0, 0, 0]
+
+
+def test_a_checkpoint_that_was_loaded_is_as_old_as_its_files(tmp_path):
+    os.utime(tmp_path, (1000.0, 1000.0))
+    assert _written_at(tmp_path) == 1000.0
+    assert abs(_written_at(tmp_path / "pruned") - time.time()) < 60

@@ -124,5 +124,8 @@ def test_what_is_counted_by_the_batch_is_what_was_handled(place):
     values = here.meter.values()
     counted = 'sluice_verification_verdicts_total{{check="exact",outcome="{}"}}'.format
     assert (values[counted("correct")], values[counted("wrong")]) == (2, 1)
+    assert (values[counted("violation")], values[counted("infra_error")]) == (0, 0)
     assert values['sluice_verification_seconds_count{check="exact"}'] == 3
+    assert values['sluice_stage_records_total{result="dead_lettered",topic="rollouts"}'] == 0
+    assert values['sluice_stage_records_total{result="dead_lettered",topic="rollouts-retry"}'] == 0
     assert values['sluice_stage_records_total{result="handled",topic="rollouts"}'] == 3
