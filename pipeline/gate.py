@@ -68,9 +68,17 @@ class Gate:
         """The bound, in rollouts."""
         return (self.max_lag + 1) * self.batch_rollouts
 
-    def room(self) -> int:
-        """Rollouts that may still be asked for, given what is out."""
-        return max(self.capacity - self.outstanding, 0)
+    def room(self, kept: int = 0) -> int:
+        """Rollouts that may still be asked for, given what is out.
+
+        With `kept` a request counts as so many places at least until it has ended whole: then its end makes that room.
+        """
+        short = sum(max(kept - request.places, 0) for request in self.open.values() if request.places) if kept else 0
+        return max(self.capacity - self.outstanding - short, 0)
+
+    def groups(self) -> int:
+        """Requests that hold places: what the learner may train on without another issue."""
+        return sum(request.places > 0 for request in self.open.values())
 
     def refuse_group_of(self, n: int) -> None:
         """Refuse a configuration whose groups could never pass."""

@@ -1,9 +1,13 @@
 """A posterior topic with a gap: found at a start, and closed from `verdicts` and `steps`.
 
 Every record of the topic says how many outcomes all prompts together had seen when it was written. A restore that
-comes to fewer lacks records: somebody deleted them, or a disk lost them. Then every prompt is folded anew from the
-inputs that this service had committed, in the order of their times. That is a right fold of the same inputs; where a
-verdict and a step came within moments of each other their order, and so the last digits, may differ from what was lost.
+comes to fewer lacks records: somebody deleted them, or a disk lost them. A movement of the policy is no outcome. So
+where the estimate listens to movements the committed steps are read too: a prompt whose last decay is before the newest
+step that moved it lacks a record. A lost record of a rewind alone is not noticed: no record counts those.
+
+Where records are missing every prompt is folded anew from the inputs that this service had committed, in the order of
+their times. That is a right fold of the same inputs; where a verdict and a step came within moments of each other their
+order, and so the last digits, may differ from what was lost.
 
 Refused: where retention has eaten a part of the inputs, and where the gate's own record is gone. A posterior or a gate
 that is wrong without saying so is worse than a service that does not start.
@@ -12,15 +16,19 @@ that is wrong without saying so is worse than a service that does not start.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 
+import numpy as np
 from google.protobuf.message import Message
 
 from pipeline import records
 from pipeline.errors import Poison, UserError
-from pipeline.log.api import Log, read_in_time
+from pipeline.gate import Gate
+from pipeline.log.api import Log, read_batches, read_in_time
 from pipeline.topics import Names
 from services.difficulty.scheduler import Scheduler
+from sluice.v1 import training_pb2
 
 log = logging.getLogger(__name__)
 
@@ -29,26 +37,62 @@ NEW_RUN = "accepted: the whole topic, from a backup, or a new run"
 
 
 def close_gap(scheduler: Scheduler, log_: Log, names: Names, group: str) -> int:
-    """Fold every prompt anew if records are missing; returns how many outcomes were. Raises `UserError`.
+    """Fold every prompt anew if records are missing; returns how many outcomes or movements were. Raises `UserError`.
 
     `group`: full name of the group that reads the inputs.
     """
     committed = {names.topic(topic): log_.committed(group, names.topic(topic)) for topic in INPUTS}
     if not scheduler.gate_known and any(committed[names.topic("verdicts")].values()):
         raise UserError(f"the posterior topic lacks the gate's record and outcomes were observed; {NEW_RUN}")
-    missing = scheduler.outcomes_told - scheduler.store.outcomes
+    missing, what = scheduler.outcomes_told - scheduler.store.outcomes, "outcomes"
     if missing <= 0:
+        missing, what = _unmoved(scheduler, log_, names.topic("steps"), committed[names.topic("steps")]), "movements"
+    if not missing:
         return 0
     for topic, offsets in committed.items():
         for partition, (first, _) in log_.bounds(topic).items():
             if first and offsets.get(partition):
                 raise UserError(
-                    f"the posterior topic lacks {missing} outcomes, and retention has eaten what {names.short(topic)} "
+                    f"the posterior topic lacks {missing} {what}, and retention has eaten what {names.short(topic)} "
                     f"held before offset {first} of partition {partition}; {NEW_RUN}"
                 )
     scheduler.refold(_inputs(log_, committed))
-    log.warning("the posterior topic lacked %d outcomes: every prompt was folded anew from verdicts and steps", missing)
+    log.warning("the posterior topic lacked %d %s: every prompt was folded anew from verdicts and steps", missing, what)
     return missing
+
+
+def _unmoved(scheduler: Scheduler, log_: Log, topic: str, read: dict[int, int]) -> int:
+    """Prompts that a step moved which their record does not know of; 0 where the estimate does not listen."""
+    store = scheduler.store
+    if store.estimate.moved(np.array([store.estimate.initial().values]), np.zeros(1)) is None:
+        return 0
+    # Without the topic's start it is not known which older epochs' steps a rewind made void: those are left out.
+    eaten = any(first for first, _ in log_.bounds(topic).values())
+    moved = _moved(log_, topic, read, Gate(0, 1, epoch=scheduler.gate.epoch if eaten else 0))
+    if not moved:
+        return 0
+    rows_N, step_N = store.rows.find(list(moved)), np.array(list(moved.values()), np.int64)
+    known_N = np.where(rows_N >= 0, store.columns["decayed"][np.maximum(rows_N, 0)], 0) if len(store) else 0
+    # Every movement sets the last decay to its step, and nothing before that step can.
+    return int((known_N < step_N).sum())
+
+
+def _moved(log_: Log, topic: str, read: dict[int, int], gate: Gate) -> dict[str, int]:
+    """The newest step that moved each prompt, of those that no rewind took back; `gate` tells which are void."""
+    moved: dict[str, int] = {}
+    for record in (record for batch in read_batches(log_, topic) for record in batch):
+        if record.offset >= read.get(record.partition, 0):
+            continue
+        try:
+            noun = records.decode(record)
+        except Poison:  # it was a dead letter then, too
+            continue
+        if isinstance(noun, training_pb2.TrainStep) and gate.apply_step(noun):
+            changes = ((shift.prompt_id, shift.mean_abs_logprob_change) for shift in noun.shifts)
+            moved |= {prompt_id: noun.step for prompt_id, nats in changes if math.isfinite(nats) and nats >= 0}
+        elif isinstance(noun, training_pb2.Rewind) and gate.rewind(noun):
+            moved = {prompt_id: step for prompt_id, step in moved.items() if step <= noun.to_step}
+    return moved
 
 
 def _inputs(log_: Log, committed: dict[str, dict[int, int]]) -> Iterator[Message]:

@@ -170,12 +170,12 @@ class Scheduler:
         if self.draining or not self.prompts:
             return requests
         version = max(self.gate.version, self.versions.newest if self.versions else 0)
-        while (wanted := min(self.budget.prompts(self.gate.room()), len(self.prompts))) > 0:
+        while (wanted := self._wanted(room := self.gate.room(self.budget.kept))) > 0:
             view = self.view()
-            places = self.sampler(view, wanted, self._rng)
+            places = self.sampler(view, min(wanted, len(self.prompts)), self._rng)
             self.gate.drawn += len(places)
             chosen, rows = view.take(places), view.rows_P[places]
-            counts = self.budget(chosen, self.gate.room())
+            counts = self.budget(chosen, room * len(places) // wanted)
             for place in np.flatnonzero(counts):
                 belief = self.belief(chosen, place)
                 requests.append(self._request(int(rows[place]), int(counts[place]), belief, now_ms, version))
@@ -184,6 +184,9 @@ class Scheduler:
         self._save_rng()
         self.calibration.issued(requests)
         return requests
+
+    def _wanted(self, room: int) -> int:
+        return self.budget.prompts(room, self.gate.groups(), self.gate.batch_rollouts // self.budget.typical)
 
     def view(self) -> View:
         """What is believed now of every registered prompt, in the order of their ids."""

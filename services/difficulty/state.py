@@ -227,8 +227,17 @@ class Budget(Protocol):
         """Rollouts of a prompt on the average."""
         ...
 
-    def prompts(self, budget: int) -> int:
-        """How many prompts to choose when `budget` rollouts may be spent; 0 waits for more room."""
+    @property
+    def kept(self) -> int:
+        """Places that a group keeps until it has ended, though it holds fewer; 0 keeps what it holds."""
+        ...
+
+    def prompts(self, budget: int, groups: int = 0, step: int = 0) -> int:
+        """How many prompts to choose when `budget` rollouts may be spent; 0 waits for more room.
+
+        `groups` are out, `step` are those of an optimiser step: with fewer out the learner cannot make room by itself,
+        and a budget that waits for it waits for ever.
+        """
         ...
 
     def __call__(self, states: Beliefs, budget: int) -> np.ndarray:

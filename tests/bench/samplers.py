@@ -10,8 +10,9 @@ is full: what it throws away counts as spent.
 Shown: share of informative groups, accuracy on 1,000 fixed held-out problems of the same difficulties after an equal
 number of rollouts, and the rollouts to the accuracy that uniform ends with, as a share of uniform's (inf: on some seed
 it never came there). The best sampler is tried with every budget. The best is chosen on five seeds and confirmed on
-five others. A simulation says which parts use
-rollouts well, not what a model gains.
+five others. A simulation says which parts use rollouts well, not what a model gains. `single_stream` learns nothing
+here by construction: a group of one has k = 0 or k = n and teaches 0. Its rows say nothing of a real run, where its
+baseline is the tracker's value.
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ class Shared(ABC):
     """A budget that several prompts share: `n` rollouts each on the average, `low` to `high` for one of them.
 
     A part has the fields `n`, `low`, `high` and `at_once`, and says in `spend` how a total is shared out.
+
+    `at_once` is a wish: it waits only while the learner has the groups of a step without another issue, and never for
+    more than a step. Small groups that end unused leave less than `n` for each of those that replace them; then they
+    share what there is, `low` each at least, for a step needs so many groups. So the mean is `n` or, then, less.
     """
 
     n: int
@@ -37,14 +41,21 @@ class Shared(ABC):
         """Rollouts of a prompt on the average."""
         return self.n
 
-    def prompts(self, budget: int) -> int:
-        """How many prompts share the budget; 0 waits for more room."""
-        return budget // self.n if budget >= self.n * self.at_once else 0
+    @property
+    def kept(self) -> int:
+        """Places kept for a group until it has ended: as many as the one that replaces it needs."""
+        return self.low
+
+    def prompts(self, budget: int, groups: int = 0, step: int = 0) -> int:
+        """How many prompts share the budget; 0 waits for more room, which only groups that are out can make."""
+        if groups < step:
+            return max(budget // self.n, min(step - groups, budget // self.low))
+        return budget // self.n if budget >= self.n * min(self.at_once, step or self.at_once) else 0
 
     def __call__(self, states: Beliefs, budget: int) -> np.ndarray:
-        """Rollouts of each prompt; their sum is n for each prompt, to the rollout."""
-        afford(len(states), self.n, budget)
-        return self.spend(states, len(states) * self.n)
+        """Rollouts of each prompt; their sum is n for each prompt or the budget, if that is less, to the rollout."""
+        afford(len(states), self.low, budget)
+        return self.spend(states, min(len(states) * self.n, budget))
 
     @abstractmethod
     def spend(self, states: Beliefs, total: int) -> np.ndarray:

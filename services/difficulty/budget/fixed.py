@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class Fixed:
 
     n: int = 8
 
+    kept: ClassVar[int] = 0
+
     def __post_init__(self) -> None:
         if self.n < 1:
             raise ValueError(f"n is {self.n}; accepted: at least 1")
@@ -37,7 +40,7 @@ class Fixed:
         """Rollouts of a prompt on the average."""
         return self.n
 
-    def prompts(self, budget: int) -> int:
+    def prompts(self, budget: int, groups: int = 0, step: int = 0) -> int:
         """How many prompts to choose when `budget` rollouts may be spent."""
         return budget // self.n
 

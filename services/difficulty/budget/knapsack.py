@@ -40,7 +40,7 @@ class Knapsack(_whole.Shared):
     n: int = knob(8, "Rollouts of a prompt on the average.", unit="rollouts", ge=1)
     low: int = knob(2, "Fewest rollouts of a prompt.", unit="rollouts", ge=1)
     high: int = knob(128, "Most rollouts of a prompt.", unit="rollouts", ge=1)
-    at_once: int = knob(8, "Prompts that share a budget; fewer wait for room.", unit="prompts", ge=1)
+    at_once: int = knob(8, "Prompts that share a budget, where there is room.", unit="prompts", ge=1)
     solver: str = knob("greedy", "How it is solved.", choices=("greedy", "dp", "released"))
 
     confidence: ClassVar[str] = "code"

@@ -29,9 +29,10 @@ class SingleStream:
 
     largest: ClassVar[int] = 1
     typical: ClassVar[int] = 1
+    kept: ClassVar[int] = 0
     confidence: ClassVar[str] = "code"
 
-    def prompts(self, budget: int) -> int:
+    def prompts(self, budget: int, groups: int = 0, step: int = 0) -> int:
         """How many prompts to choose when `budget` rollouts may be spent."""
         return budget
 

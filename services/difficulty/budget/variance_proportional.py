@@ -33,7 +33,7 @@ class VarianceProportional(_whole.Shared):
     n: int = knob(8, "Rollouts of a prompt on the average.", unit="rollouts", ge=1)
     low: int = knob(2, "Fewest rollouts of a prompt.", unit="rollouts", ge=1)
     high: int = knob(32, "Most rollouts of a prompt.", unit="rollouts", ge=1)
-    at_once: int = knob(8, "Prompts that share a budget; fewer wait for room.", unit="prompts", ge=1)
+    at_once: int = knob(8, "Prompts that share a budget, where there is room.", unit="prompts", ge=1)
 
     confidence: ClassVar[str] = "standard"
 

@@ -6,7 +6,8 @@ T: rollouts given so far. In each of `rounds` rounds an equal part of the rest g
 priority.
 
 Source: a third-party note and reviews of arXiv:2510.06672; the bonus's form, `level` and `explore` are guesses. There
-s is measured between the rounds; here it is what is believed, sqrt(p (1 - p)), and the whole plan is one request.
+s is measured between the rounds. Here nothing is: s is what is believed before the first, sqrt(p (1 - p)), and the
+whole plan is one request. A round only sets T anew, so `rounds` changes little, and nothing at all with `explore` 0.
 
 Odd case: s = 0 leaves the bonus alone to decide.
 """
@@ -38,8 +39,8 @@ class XrpoRounds(_whole.Shared):
     n: int = knob(8, "Rollouts of a prompt on the average.", unit="rollouts", ge=1)
     low: int = knob(4, "Fewest rollouts of a prompt.", unit="rollouts", ge=1)
     high: int = knob(32, "Most rollouts of a prompt.", unit="rollouts", ge=1)
-    at_once: int = knob(8, "Prompts that share a budget; fewer wait for room.", unit="prompts", ge=1)
-    rounds: int = knob(2, "Rounds after the first.", ge=1)
+    at_once: int = knob(8, "Prompts that share a budget, where there is room.", unit="prompts", ge=1)
+    rounds: int = knob(2, "Rounds of the plan after the first; nothing is measured between them.", ge=1)
     level: float = knob(0.05, "One minus the confidence. A guess.", gt=0, lt=1)
     explore: float = knob(0.05, "Weight of the bonus. A guess.", ge=0)
 

@@ -7,8 +7,10 @@
 The paper has r and D at once; here the verdict and the step that measured D arrive apart. An outcome therefore waits as
 a fresh count until its D arrives: then both are applied as above. While it waits, it is believed with rho_max (what
 the paper gives a first visit). An outcome whose D never comes (its rollout was dropped) is settled with rho_max before
-the next step's outcome is added. A D that arrives before its outcome is kept (`forget`) and applied with it. So every
-outcome counts once and every D forgets once, in whichever order they come.
+the next step's outcome is added. A D that arrives before its outcome is kept (`forget`) and applied with it. Every
+outcome counts once. Of one outcome per step the order does not matter. Of a group (several outcomes of one step) it
+does: D after them all forgets once for the whole turn, as in the paper; a D that comes before goes to the next of them
+alone, and those after it wait for a D of their own as above, so that turn forgets twice.
 
 The initial counts: n0 offline tries with S right give N0 * (S + 1/2) / (n0 + 1), N0 = 1 / (1 - rho_min); without any,
 1/2 and 1/2.

@@ -84,6 +84,10 @@ class ByQuota(ByKey):
     A part says in `classes` which class each prompt is in (0, 1, ...) and in `places` each class's share.
     """
 
+    def __call__(self: Any, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
+        """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
+        return _by_class(self, states, n, rng) if self.with_replacement else best(self, states, n, rng)
+
     def key(self: Any, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
         """Random keys that fill each class's places."""
         return quotas(self.classes(states), self.places(states), states, n, rng)
@@ -190,6 +194,24 @@ def _best_each(part: Keyed, states: States, n: int, rng: np.random.Generator) ->
     key_NC = part.key(states.take(rows_NC.ravel()), n, rng).reshape(n, each)
     chosen = rows_NC[np.arange(n), key_NC.argmin(axis=1)]
     return np.where(rng.random(n) < part.uniform_share, rows_NC[:, 0], chosen)
+
+
+def _by_class(part: Any, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
+    """With replacement: each place draws a class by its share, then a prompt of it; of an empty class any prompt."""
+    enough(states, min(n, 1))
+    if not n:
+        return np.empty(0, int)
+    some = part.pool and len(states) > part.pool
+    rows_P = rng.integers(len(states), size=part.pool) if some else np.arange(len(states))
+    beliefs = states.take(rows_P)
+    class_P, share_C = part.classes(beliefs), part.places(beliefs)
+    order = np.argsort(class_P, kind="stable")
+    starts_C, ends_C = (np.searchsorted(class_P[order], np.arange(len(share_C)), side) for side in ("left", "right"))
+    class_N = rng.choice(len(share_C), size=n, p=probability(share_C))
+    random_N = (starts_C == ends_C)[class_N] | (rng.random(n) < part.uniform_share)
+    first_N = np.where(random_N, 0, starts_C[class_N])
+    end_N = np.where(random_N, len(rows_P), ends_C[class_N])
+    return rows_P[order[rng.integers(first_N, end_N)]]
 
 
 def quotas(class_P: np.ndarray, share_C: np.ndarray, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:

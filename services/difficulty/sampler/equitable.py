@@ -25,11 +25,12 @@ from services.difficulty.state import Beliefs
 class Equitable(_pick.ByQuota):
     """Domains by marginal utility.
 
-    Worked number: a = 1, b = 0.5 for both, costs 1 and 4, 1000 to spend.
+    Worked number: a = 1, b = 0.5 for both, costs 1 and 4: of 1000 to spend 386.49 and 153.38 tries are the best split,
+    so there both domains are worth the same.
 
-    >>> n = Equitable(b=0.5).spend(np.array([1.0, 1.0]), np.array([1.0, 4.0]), 1000.0)
-    >>> n.round(2).tolist(), float((n ** -0.5).sum().round(6))
-    ([386.49, 153.38], 0.131612)
+    >>> n = np.array([386.49, 153.38])
+    >>> (1e5 * Equitable(b=0.5).utility(n ** -0.5, n, np.array([1.0, 4.0]))).round(2).tolist()
+    [6.58, 6.58]
     """
 
     b: float = knob(0.5, "Exponent of the learning curve. A guess.", gt=0)
@@ -42,10 +43,9 @@ class Equitable(_pick.ByQuota):
     confidence: ClassVar[str] = "guess"
     __post_init__ = check
 
-    def spend(self, a_G: np.ndarray, cost_G: np.ndarray, budget: float) -> np.ndarray:
-        """n_G that makes the summed error least with sum(cost * n) = budget: n in proportion to (a / c) ** 1/(b+1)."""
-        ratio_G = (a_G / cost_G) ** (1 / (self.b + 1))
-        return ratio_G * budget / (cost_G * ratio_G).sum()
+    def utility(self, error_G: np.ndarray, tried_G: np.ndarray, cost_G: np.ndarray) -> np.ndarray:
+        """Fall of the error by one more try, per cost: a * b * n ** (-b - 1) / c with a = error * n ** b."""
+        return error_G * self.b / tried_G / cost_G
 
     def classes(self, states: Beliefs) -> np.ndarray:
         """Each prompt's domain."""
@@ -58,7 +58,7 @@ class Equitable(_pick.ByQuota):
         error_G = np.bincount(domain_P, 1 - states.mean_P, minlength=size) / prompts_G
         tried_G = np.maximum(np.bincount(domain_P, states.visits_P, minlength=size), 1)
         cost_G = _pick.named(self.costs or {}, states.domains or ("",), 1.0)
-        return np.maximum(error_G * self.b / tried_G / cost_G, 1e-12)
+        return np.maximum(self.utility(error_G, tried_G, cost_G), 1e-12)
 
     def score(self, states: Beliefs) -> np.ndarray:
         """The utility of a prompt's domain."""

@@ -1,5 +1,7 @@
 """A posterior topic with a gap, over the real embedded log: rebuilt from the inputs, or refused."""
 
+import time
+
 import pytest
 
 from pipeline import records, topics
@@ -10,6 +12,7 @@ from pipeline.log.api import read_all
 from pipeline.topics import Names
 from services.difficulty.budget.fixed import Fixed
 from services.difficulty.estimate.beta import Beta
+from services.difficulty.estimate.spo_tracker import SpoTracker
 from services.difficulty.handler import Handler
 from services.difficulty.rebuild import close_gap
 from services.difficulty.sampler.uniform import Uniform
@@ -21,9 +24,9 @@ GROUP = NAMES.own("difficulty")
 PROMPTS = [prompt_pb2.Prompt(prompt_id=f"p{number}", digest=b"d") for number in range(5)]
 
 
-def build():
+def build(estimate=None):
     sampling = prompt_pb2.SamplingParams(temperature=1.0, top_p=1.0, max_tokens=4)
-    scheduler = Scheduler(Beta(), Uniform(), Fixed(2), Gate(0, 4), sampling)
+    scheduler = Scheduler(estimate or Beta(), Uniform(), Fixed(2), Gate(0, 4), sampling)
     scheduler.observe(PROMPTS)
     return scheduler
 
@@ -36,12 +39,12 @@ def verdict(prompt_id, right):
 class Place:
     """A run's log as its service left it: three steps, five outcomes after each, one bad record, two unread."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, estimate=None):
         self.log = open_log(str(folder / "log.db"))
         topics.create(self.log, NAMES, local=True)
         self.writer = self.log.writer("everybody")
         self.reader = self.log.group(GROUP, [NAMES.topic("verdicts"), NAMES.topic("steps")], "one")
-        self.scheduler = build()
+        self.scheduler = build(estimate)
         self.handler = Handler(self.scheduler, now_ms=lambda: 0)
         self.sent = list(self.handler([]))
         for step in range(1, 4):
@@ -51,6 +54,7 @@ class Place:
         self.write([("verdicts", "p0", verdict("p0", 1)), ("verdicts", "p1", verdict("p1", 1))])
 
     def write(self, sent):
+        time.sleep(0.003)  # two writes of one millisecond have no order in time, and then the last digits may differ
         with self.writer.transaction() as transaction:
             transaction.sends.extend(records.encode(NAMES.topic(topic), key, noun) for topic, key, noun in sent)
 
@@ -108,6 +112,62 @@ def test_a_record_that_was_lost_after_it_was_written_over_is_noticed_too(place):
     scheduler.restore(posterior[:newest] + posterior[newest + 1 :])
     assert scheduler.store.get("p3").visits == 2
     assert place.close_gap(scheduler) == 1 and believed(scheduler) == believed(place.scheduler)
+
+
+def step(number, prompt_ids, epoch=1, nats=0.01):
+    shifts = [training_pb2.PromptShift(prompt_id=one, mean_abs_logprob_change=nats) for one in prompt_ids]
+    return "steps", "run", training_pb2.TrainStep(epoch=epoch, step=number, version=number, shifts=shifts)
+
+
+@pytest.fixture
+def moving(tmp_path):
+    """An estimate that listens to movements, and a step that moved three prompts and brought no outcome of them."""
+    place = Place(tmp_path, SpoTracker())
+    place.write([step(4, ["p2", "p3", "p4"])])
+    place.handle()
+    yield place
+    place.reader.close()
+    place.writer.close()
+    place.log.close()
+
+
+def without_newest(place, prompt_id):
+    posterior = [noun for topic, key, noun in place.sent if topic == "posterior"]
+    newest = max(at for at, noun in enumerate(posterior) if getattr(noun, "prompt_id", "") == prompt_id)
+    scheduler = build(SpoTracker())
+    scheduler.restore(posterior[:newest] + posterior[newest + 1 :])
+    return scheduler
+
+
+def test_a_lost_record_that_held_only_a_movement_is_noticed(moving):
+    scheduler = without_newest(moving, "p3")
+    assert scheduler.outcomes_told == scheduler.store.outcomes
+    assert moving.close_gap(scheduler) == 1 and believed(scheduler) == believed(moving.scheduler)
+    assert moving.close_gap(scheduler) == 0
+
+
+def test_movements_that_a_rewind_took_back_are_no_gap_and_those_after_it_are(moving):
+    rewind = training_pb2.Rewind(epoch=2, to_step=3, version=5)
+    moving.write([("steps", "run", rewind), step(4, ["p1"], epoch=1), step(4, ["p1"], epoch=2)])
+    moving.handle()
+    whole = build(SpoTracker())
+    whole.restore(noun for topic, key, noun in moving.sent if topic == "posterior")
+    assert moving.close_gap(whole) == 0 and believed(whole) == believed(moving.scheduler)
+    assert moving.close_gap(without_newest(moving, "p1")) == 1
+
+
+def test_a_movement_that_was_not_read_yet_is_no_gap(moving):
+    moving.write([step(5, ["p1"])])
+    whole = build(SpoTracker())
+    whole.restore(noun for topic, key, noun in moving.sent if topic == "posterior")
+    assert moving.close_gap(whole) == 0
+
+
+def test_a_lost_movement_is_refused_where_retention_has_eaten_the_inputs(moving):
+    topic = NAMES.topic("verdicts")
+    moving.log.trim(topic, read_all(moving.log, topic)[0].partition, 1)
+    with pytest.raises(UserError, match="lacks 1 movements, and retention has eaten what verdicts held"):
+        moving.close_gap(without_newest(moving, "p3"))
 
 
 def test_it_is_refused_where_retention_has_eaten_the_inputs(place):

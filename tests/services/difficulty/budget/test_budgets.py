@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pipeline import parts
 from pipeline.errors import UserError
 from services.difficulty.budget import _whole
+from services.difficulty.budget.cures import Cures
 from services.difficulty.budget.knapsack import Knapsack
 from services.difficulty.state import Beliefs
 
@@ -33,7 +34,15 @@ def test_asked_and_issued_agree_to_the_rollout(name, p, spare):
 def test_more_prompts_than_the_budget_holds_are_refused(name):
     budget = parts.load("difficulty.budget", name)
     with pytest.raises(UserError, match="rollouts were asked for; accepted"):
-        budget(states([0.5] * 3), 3 * budget.typical - 1)
+        budget(states([0.5] * 3), 3 * getattr(budget, "low", budget.typical) - 1)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("fixed", "single_stream")])
+def test_less_than_the_mean_for_each_is_shared_to_the_rollout(name):
+    budget = parts.load("difficulty.budget", name)
+    for total in range(3 * budget.low, 3 * budget.n):
+        found = budget(states([0.1, 0.5, 1.0]), total)
+        assert found.sum() == total and found.min() >= budget.low
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("fixed", "single_stream")])
@@ -70,11 +79,26 @@ def test_greedy_is_as_good_as_the_programme(p, n, high):
     assert worth[0] == pytest.approx(worth[1])
 
 
+def test_xrpo_s_rounds_without_the_bonus_are_one():
+    beliefs = states([0.05, 0.3, 0.5, 0.9])
+    plans = [parts.load("difficulty.budget", "xrpo_rounds", explore=0.0, rounds=r)(beliefs, 32) for r in (1, 2, 5)]
+    assert plans[0].tolist() == plans[1].tolist() == plans[2].tolist()
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.integers(1, 3), st.integers(0, 9), st.data())
 def test_shares_become_whole_numbers_inside_their_bounds(wanted, low, room, data):
     total = data.draw(st.integers(len(wanted) * low, len(wanted) * (low + room)))
     found = _whole.rounded(np.array(wanted), total, low, low + room)
     assert found.sum() == total and found.min() >= low and found.max() <= low + room
+
+
+def test_cures_shares_by_the_deviation_of_norms_that_are_all_one():
+    p = np.array([0.05, 0.3, 0.5])
+    assert Cures.deviation(p, [1.0], [1.0]) == pytest.approx(np.sqrt(p * (1 - p)))
+    reference = np.array([Cures.deviation(0.25, [2.0], [1.0] * 3), Cures.deviation(0.5, [2.0] * 2, [1.0] * 2)])
+    assert reference == pytest.approx([0.757772, 0.75], abs=1e-6)
+    assert _whole.rounded(reference, 16, 2, 32).tolist() == [8, 8]
+    assert Cures()(states(p), 24).tolist() == _whole.rounded(np.sqrt(p * (1 - p)), 24, 2, 32).tolist()
 
 
 def test_bounds_that_leave_the_mean_out_are_refused():

@@ -67,6 +67,15 @@ def test_outcomes_of_one_step_share_one_movement():
     assert TRACKER.shifted(stat, 0.0, 1).values[:2] == pytest.approx((0.96 * 0.5 + 2, 0.96 * 0.5 + 1))
 
 
+def test_a_movement_before_the_outcomes_of_one_step_goes_to_the_first_of_them_alone():
+    late = early = TRACKER.initial()
+    early = TRACKER.shifted(early, 0.005, 1)
+    for accuracy in (1.0, 0.0, 1.0):
+        late, early = (TRACKER(stat, Observation(accuracy), 1) for stat in (late, early))
+    assert believed(TRACKER.shifted(late, 0.005, 1)) == pytest.approx((2.471937, 1.471937), abs=1e-6)
+    assert believed(early) == pytest.approx((0.96 * 1.471937 + 1, 0.96 * 0.471937 + 1), abs=1e-6)
+
+
 def test_equal_bounds_are_the_constant_form():
     assert SpoTracker(rho_min=0.875, rho_max=0.875).rho(0.0) == 0.875
 

@@ -76,6 +76,41 @@ def test_no_weight_is_above_the_ceiling(name):
         assert sampler.weight(states(size=2000)).max() <= sampler.ceiling
 
 
+QUOTAS = {
+    "domain_mixture": {"shares": {"a": 3, "b": 1}, "rest": 0.0},
+    "difficulty_pools": {"hard": 0.1, "normal": 0.2, "easy": 0.7},
+    "curriculum_stages": {},
+    "equitable": {"costs": {"a": 9.0}},
+    "failed_replay": {"share": 0.9, "within": 4},
+}
+
+
+@pytest.mark.parametrize("name", QUOTAS)
+@pytest.mark.parametrize("pool", [32768, 500])
+def test_with_replacement_every_class_has_its_share_of_the_places(name, pool):
+    sampler, some = load(name, with_replacement=True, pool=pool, **QUOTAS[name]), states(size=2000)
+    wanted_C = sampler.places(some) / sampler.places(some).sum()
+    chosen = np.concatenate([sampler(some, 400, np.random.default_rng(seed)) for seed in range(20)])
+    found_C = np.bincount(sampler.classes(some)[chosen], minlength=len(wanted_C)) / len(chosen)
+    assert found_C == pytest.approx(wanted_C, abs=0.03) and len(set(chosen.tolist())) > 500
+
+
+def test_with_replacement_the_places_of_a_class_without_prompts_go_to_any():
+    sampler = load("domain_mixture", with_replacement=True, shares={"a": 1, "d": 1}, rest=0.0)
+    some = dataclasses.replace(states(size=2000), domains=("a", "b", "c", "d"))
+    found = np.bincount(some.history.domain_P[sampler(some, 6000, np.random.default_rng(0))]) / 6000
+    assert found == pytest.approx([2 / 3, 1 / 6, 1 / 6], abs=0.03)
+
+
+def test_equitable_gives_equal_places_at_the_best_split():
+    tried, kind = np.array([386.49, 153.38]), np.array([0, 1])
+    history = dataclasses.replace(History.none(2), domain_P=kind)
+    mean = 1 - tried**-0.5
+    some = Beliefs(mean, 1 - mean, tried, kind > 1, known=lambda: history, domains=("a", "b"))
+    places = load("equitable", b=0.5, costs={"a": 1.0, "b": 4.0}).places(some)
+    assert (1 - mean).sum() == pytest.approx(0.131612, abs=1e-6) and places[0] == pytest.approx(places[1], rel=1e-4)
+
+
 def test_turns_of_one_prompt_vary_as_its_history():
     store = Store(Beta())
     for history, prompt_id in (([0, 0.5, 1, 0.5], "p"), ([0.5] * 4, "q"), ([0, 0, 0, 1], "r")):
