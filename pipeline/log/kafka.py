@@ -79,7 +79,8 @@ class KafkaLog:
         return self._topics.committed(group, topic)
 
     def trim(self, topic: str, partition: int, before: int) -> None:
-        """Forget records below offset `before`."""
+        """Forget records below offset `before`, of all that was committed by now."""
+        self._topics.settle(topic)  # a commit answers before its marker is on every partition
         self._topics.trim(topic, partition, before)
 
     def topics(self, prefix: str = "") -> list[str]:
