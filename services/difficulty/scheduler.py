@@ -185,6 +185,10 @@ class Scheduler:
         self.calibration.issued(requests)
         return requests
 
+    def waits_for_room(self) -> bool:
+        """Whether the gate has no room for what the budget would issue next."""
+        return self._wanted(self.gate.room(self.budget.kept)) <= 0
+
     def _wanted(self, room: int) -> int:
         return self.budget.prompts(room, self.gate.groups(), self.gate.batch_rollouts // self.budget.typical)
 

@@ -164,7 +164,7 @@ class DifficultyService:
         """Free places, or verdicts and steps."""
         if not self.context.life.takes_work:
             return "paused"
-        return "gate" if self.scheduler.budget.prompts(self.scheduler.gate.room()) <= 0 else "records"
+        return "gate" if self.scheduler.waits_for_room() else "records"
 
     def idle(self) -> bool:
         """It has nothing in flight of its own."""
