@@ -37,6 +37,18 @@ def missing(piece: str) -> str:
     return ""
 
 
+@pytest.fixture
+def log(tmp_path, request):
+    """An embedded log with the topics of the test module's NAMES."""
+    from pipeline import topics
+    from pipeline.log import open_log
+
+    found = open_log(str(tmp_path / "log.db"))
+    topics.create(found, request.module.NAMES, local=True)
+    yield found
+    found.close()
+
+
 def required(piece: str) -> bool:
     """Is a missing piece a failure?"""
     return piece in os.environ.get("SLUICE_REQUIRE", "").replace(" ", "").split(",")

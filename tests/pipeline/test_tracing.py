@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import records, topics, trace
+from pipeline import records, trace
 from pipeline.errors import UserError
 from pipeline.life import Life
-from pipeline.log import open_log
 from pipeline.log.api import read_all
 from pipeline.metrics import Meter
 from pipeline.stage import Output, Stage
@@ -37,14 +36,6 @@ def load(name: str, path: Path):
 Receiver = load("sluice_tests_otlp", ROOT / "tests/otlp.py").Receiver
 NAMES = Names("sluice", "test")
 NOW_MS = 1_700_000_000_000
-
-
-@pytest.fixture
-def log(tmp_path):
-    log = open_log(str(tmp_path / "log.db"))
-    topics.create(log, NAMES, local=True)
-    yield log
-    log.close()
 
 
 TOPICS = ("requests", "rollouts", "verdicts")

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline import records, topics
+from pipeline import records
 from pipeline.errors import Fenced, Lost, Poison, Retryable
 from pipeline.life import Life
-from pipeline.log import Log, Send, open_log
+from pipeline.log import Log, Send
 from pipeline.log.api import read_all
 from pipeline.metrics import Meter
 from pipeline.stage import Output, Stage
@@ -22,14 +22,6 @@ from pipeline.ways import run_batch, run_concurrent, run_follow
 from sluice.v1 import control_pb2, prompt_pb2, rollout_pb2
 
 NAMES = Names("sluice", "test")
-
-
-@pytest.fixture
-def log(tmp_path):
-    log = open_log(str(tmp_path / "log.db"))
-    topics.create(log, NAMES, local=True)
-    yield log
-    log.close()
 
 
 def stage_on(log: Log) -> Stage:

@@ -1,23 +1,12 @@
 """Which versions may be observed, over the real embedded log."""
 
-import pytest
-
-from pipeline import records, topics
-from pipeline.log import open_log
+from pipeline import records
 from pipeline.topics import Names
 from services.difficulty.announced import Announced
 from services.difficulty.seen import Versions, read
 from sluice.v1 import rollout_pb2, training_pb2, weights_pb2
 
 NAMES = Names("test", "run")
-
-
-@pytest.fixture
-def log(tmp_path):
-    log = open_log(str(tmp_path / "log.db"))
-    topics.create(log, NAMES, local=True)
-    yield log
-    log.close()
 
 
 def write(log, *sends):

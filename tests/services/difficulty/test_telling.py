@@ -5,10 +5,8 @@ from concurrent import futures
 import grpc
 import pytest
 
-from pipeline import topics
 from pipeline.difficulty_client import DifficultyClient
 from pipeline.gate import Gate
-from pipeline.log import open_log
 from pipeline.log.api import read_all
 from pipeline.topics import Names
 from services.difficulty.budget.fixed import Fixed
@@ -22,14 +20,6 @@ from sluice.v1 import difficulty_pb2_grpc, prompt_pb2
 
 NAMES = Names("test", "run")
 THREADS, CALLS = 8, 12
-
-
-@pytest.fixture
-def log(tmp_path):
-    log = open_log(str(tmp_path / "log.db"))
-    topics.create(log, NAMES, local=True)
-    yield log
-    log.close()
 
 
 @pytest.fixture

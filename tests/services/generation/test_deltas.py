@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import chain, claims, sparse, topics, weights
+from pipeline import chain, claims, sparse, weights
 from pipeline.errors import Poison
-from pipeline.log import Log, open_log
 from pipeline.metrics import Meter
 from services.generation.engine.api import EngineOptions
 from services.generation.engine.transformers import TransformersEngine
@@ -23,14 +22,6 @@ from sluice.v1 import weights_pb2
 from tests.services.generation.delta_world import NAMES, Learner, Policy, Worker, bits
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@pytest.fixture
-def log(tmp_path) -> Iterator[Log]:
-    log = open_log(str(tmp_path / "log.db"))
-    topics.create(log, NAMES, local=True)
-    yield log
-    log.close()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 from pipeline import config, serving, topics
 from pipeline.errors import UserError
 from pipeline.life import Life
-from pipeline.log import Log, open_log
+from pipeline.log import Log
 from pipeline.lora import Adapter, base_digest
 from pipeline.metrics import Meter
 from pipeline.rundir import RunDir
@@ -42,14 +41,6 @@ SERVED = [cell for cell in serving.table() if not cell.refused]
 
 def cells(engine: str) -> list:
     return [pytest.param(one, id=f"{one.form}-{one.dtype}") for one in SERVED if one.engine == engine]
-
-
-@pytest.fixture
-def log(tmp_path) -> Iterator[Log]:
-    log = open_log(str(tmp_path / "log.db"))
-    topics.create(log, NAMES, local=True)
-    yield log
-    log.close()
 
 
 class Trained:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import records, topics, weights
+from pipeline import records, weights
 from pipeline.errors import Lost
-from pipeline.log import Log, open_log
+from pipeline.log import Log
 from pipeline.metrics import Meter
 from pipeline.topics import Names
 from services.generation.engine.api import EngineOptions
@@ -23,14 +23,6 @@ from sluice.v1 import weights_pb2
 
 NAMES = Names("sluice", "test")
 Change = Callable[[list[weights_pb2.WeightChunk]], None]
-
-
-@pytest.fixture
-def log(tmp_path) -> Iterator[Log]:
-    log = open_log(str(tmp_path / "log.db"))
-    topics.create(log, NAMES, local=True)
-    yield log
-    log.close()
 
 
 @pytest.fixture
