@@ -87,6 +87,7 @@ def main() -> int:
         print(f"sluice: {error}", file=sys.stderr)
         return 2
     print(f"Prometheus answers at http://localhost:{args.port}; Ctrl-C ends it")
+    print(f"`python grafana/draw.py panels.html --prometheus http://localhost:{args.port}` draws the dashboards")
     try:
         follow(directory, folder, process)
     except KeyboardInterrupt:

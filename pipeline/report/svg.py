@@ -76,13 +76,14 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def lines(series: Sequence[Line], x_label: str, y_format: Format = compact, top: float | None = None) -> Markup:
-    """Line plot. `top` fixes the upper end of the y axis, which begins at 0."""
+    """Line plot. `top` fixes the upper end of the y axis, which begins at 0, or below it where a point lies there."""
     points = [point for line in series for point in line.points]
     if not points:
         return Markup("")
     xs = [x for x, _ in points]
     across = _scale(min(xs), max(xs), LEFT, LEFT + INNER_W)
-    marks = ticks(0, top or max(max(y for _, y in points), 1e-9))
+    ys = [y for _, y in points]
+    marks = ticks(min(0, *ys), top or max(*ys, 1e-9))
     up = _scale(marks[0], marks[-1], TOP + INNER_H, TOP)
     drawn = [_grid(marks, up, y_format), _x_axis(min(xs), max(xs), across, x_label)]
     for line in series:

@@ -5,7 +5,8 @@ KUBECONFIG points to a cluster that may be thrown away. From the environment:
     STAGE      which stages, by name; all when empty
     POD_HOST   address by which pods reach this machine, where Kafka is started; 10.244.0.1
     IMAGES     command that builds an image and puts it where the cluster finds it: {name}, {file}, {context}
-    REGISTRY   what image names begin with: localhost     TAG, TAG_2   two tags of the same images: dev, and none
+    RETAG      command that gives an image there a second name: {name}, {other}
+    REGISTRY   what image names begin with: localhost     TAG, TAG_2   two tags of the same images: dev and dev2
     VOLUMES    folder on the node for learners' volumes: this machine's temporary folder
     SECCOMP    folder of the kubelet's seccomp profiles, as seen from here: /var/lib/kubelet/seccomp
     KEDA       command that installs KEDA, before the stage that needs it; empty: it is there
@@ -26,6 +27,7 @@ from tests.kafka.secure import Broker
 
 
 def main() -> int:
+    os.environ.setdefault("TAG_2", "dev2")
     names = command_line(os.environ.get("STAGE", ""))
     unknown = [name for name in names if name not in STAGES]
     if unknown:

@@ -220,3 +220,13 @@ def volume(one: Release) -> Iterator[None]:
         selector = f"app.kubernetes.io/instance={one.name}"
         kubectl("-n", one.namespace, "delete", "pvc", "-l", selector, "--wait=false", ok=False)
         kubectl("delete", "pv", one.name, "--wait=false", ok=False)
+
+
+@contextlib.contextmanager
+def job(broker: Broker, name: str, **values: Any) -> Iterator[tuple[Release, Watch]]:
+    """A release whose job has begun; whatever happens to it meanwhile, it has to finish and its account to be clean."""
+    with release(broker, name, **values) as one:
+        one.install()
+        yield one, Watch.of(one)
+        Watch.of(one).finished()
+        account(one)

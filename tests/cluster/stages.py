@@ -7,6 +7,7 @@ deletions   a pod of each service is deleted, with grace and with none; the job 
 broker      the broker is restarted in the middle of the job
 upgrade     a changed run file, a changed image tag, a rollback: the run goes on
 keda        KEDA takes generation from 1 to 3 workers and back, and no other service moves
+stale       KEDA adds and removes no worker while a real Prometheus says that many rollouts are dropped as stale
 scale       the same by hand; throughput by number of workers
 code        programs are refused with the reason; in a namespace of their own they run in jails, and nothing else does
 broken      an install that cannot work says why
@@ -15,36 +16,27 @@ fenced      of two learners of one run one goes on, and the other says that it w
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.release import READY_S, SERVICES, Release, Watch, account, is_ready, prepare, release
+from tests.cluster.release import SERVICES, Release, Watch, account, is_ready, job, prepare, release
+from tests.cluster.scaling import keda, scale, stale
 from tests.cluster.tools import ROOT, NotSo, get, helm, kubectl, run, say, until
+from tests.cluster.watching import watched
 from tests.kafka.secure import Broker
 
 TARGET = 0.8
 """Mean accuracy of the last steps' rollouts that the tiny job must reach."""
 
 
-@contextlib.contextmanager
-def job(broker: Broker, name: str, **values: Any) -> Iterator[tuple[Release, Watch]]:
-    """A release whose job has begun; whatever happens to it meanwhile, it has to finish and its account to be clean."""
-    with release(broker, name, **values) as one:
-        one.install()
-        yield one, Watch.of(one)
-        Watch.of(one).finished()
-        account(one)
-
-
 def images(broker: Broker) -> None:
-    """$IMAGES builds one and puts it where the cluster finds it: a command with {name}, {file} and {context}."""
+    """$IMAGES builds one and puts it where the cluster finds it; $RETAG gives it a second name there."""
     command = os.environ.get("IMAGES", "docker build -q -t {name} -f {file} {context}")
     for service in SERVICES:
         begun = time.monotonic()
@@ -52,6 +44,9 @@ def images(broker: Broker) -> None:
         filled = command.format(name=name, file=f"services/{service}/Dockerfile", context=".")
         run("bash", "-c", filled, seconds=3000)
         say(f"    {service}: built in {time.monotonic() - begun:.0f} s")
+        other = f"{name.rpartition(':')[0]}:{os.environ['TAG_2']}"
+        again = os.environ.get("RETAG", "docker tag {name} {other}")
+        run("bash", "-c", again.format(name=name, other=other), seconds=600)
     for node in get("nodes", "default"):
         for image in node["status"].get("images", []):
             mine = [name for name in image.get("names", []) if "sluice-" in name and "@" not in name]
@@ -77,8 +72,13 @@ LEFT = "all,cm,secret,sa,pvc,pdb,networkpolicy,ingress,job,role,rolebinding"
 
 
 def learns(broker: Broker) -> None:
-    """To its target."""
-    with job(broker, "learns", run={"learning": {"steps": 300}}) as (_, watch):
+    """To its target, and none of the chart's alerts fires in a real Prometheus over its pods."""
+    with job(broker, "learns", run={"learning": {"steps": 300}}) as (one, watch), watched(one) as (prometheus, _):
+        watch.step(250, 1800)
+        if firing := prometheus.firing():
+            raise NotSo(f"{', '.join(firing)} fires on a job that learns")
+        workers = prometheus.value("count(count by (service, instance) (sluice_stage_progress_timestamp_seconds))")
+        say(f"    no alert fires at step 250; {workers:.0f} workers tell a Prometheus of their progress")
         steps = watch.finished(1800).steps
     last = [step.metrics["accuracy_mean"] for step in steps[-20:]]
     say(f"    accuracy of the last 20 of {len(steps)} steps: {sum(last) / len(last):.3f}")
@@ -99,16 +99,25 @@ def deletions(broker: Broker) -> None:
                 at = watch.step(min(at + 2, 38)).step
                 how = "without" if grace else "with"
                 say(f"    {service} deleted {how} grace: back and at step {at} in {time.monotonic() - begun:.0f} s")
+                account(one, finished=False)
 
 
 def broker_restarts(broker: Broker) -> None:
-    """The broker is away for some seconds."""
+    """The broker is away; a pod that begins meanwhile says so, is not Ready, and serves once the broker is back."""
     with job(broker, "broker") as (one, watch):
         at = watch.step(3).step
         broker.stop()
-        time.sleep(10)
-        broker.start()
+        try:
+            pod = one.pods("verification")[0]["metadata"]["name"]
+            kubectl("-n", one.namespace, "delete", "pod", pod, "--force", "--grace-period=0")
+            say(f"    a pod that begins without a broker: {refuses(one, 'verification', 'does not answer')}")
+        finally:
+            broker.start()
+        begun = time.monotonic()
+        one.ready(400)
         Watch.of(one).step(at + 3)
+        say(f"    every pod Ready and 3 steps done {time.monotonic() - begun:.0f} s after the broker is back")
+        account(one, finished=False)
 
 
 def upgrade(broker: Broker) -> None:
@@ -117,15 +126,15 @@ def upgrade(broker: Broker) -> None:
         at = watch.step(3).step
         one.values["run"]["learning"]["lr"] = 2e-4
         changes: list[tuple[str, Callable[[], None]]] = [("changed run file", one.install)]
-        other = os.environ.get("TAG_2", "")
-        if other:
-            changes.append((f"image tag {other}", lambda: retag(one, other)))
+        other = os.environ["TAG_2"]
+        changes.append((f"image tag {other}", lambda: retag(one, other)))
         changes.append(("rollback", lambda: rollback(one)))
         for what, act in changes:
             begun = time.monotonic()
             act()
             at = watch.step(at + 2).step
             say(f"    {what}: step {at} after {time.monotonic() - begun:.0f} s")
+            account(one, finished=False)
 
 
 def retag(one: Release, tag: str) -> None:
@@ -136,43 +145,6 @@ def retag(one: Release, tag: str) -> None:
 def rollback(one: Release) -> None:
     helm("rollback", one.name, "1", "-n", one.namespace, "--timeout", "5m")
     one.ready()
-
-
-def keda(broker: Broker) -> None:
-    """On the lag of `requests`."""
-    scaling = {"enabled": True, "kind": "keda", "min": 1, "max": 3, "lagPerReplica": 16, "cooldownSeconds": 15}
-    small = {"limits": {"memory": "3Gi"}, "requests": {"cpu": "50m", "memory": "256Mi"}}
-    with job(broker, "keda", generation={"autoscaling": scaling, "resources": small}) as (one, watch):
-        others = {service: one.count(service) for service in SERVICES if service != "generation"}
-        begun = time.monotonic()
-        until("three rollout workers", 300, lambda: one.count("generation") == 3, one.describe)
-        say(f"    1 to 3 workers in {time.monotonic() - begun:.0f} s")
-        watch.finished()
-        begun = time.monotonic()
-        until("one rollout worker", 300, lambda: one.count("generation") == 1, one.describe)
-        say(f"    3 to 1 worker in {time.monotonic() - begun:.0f} s after the end")
-        if others != {service: one.count(service) for service in others}:
-            raise NotSo(f"another service moved: {others} before")
-
-
-def scale(broker: Broker) -> None:
-    """`kubectl scale`; a rate for each number of workers."""
-    with job(broker, "scale", run={"learning": {"steps": 150}}) as (one, watch):
-        at = watch.step(3).step
-        for workers in (1, 2, 3, 1):
-            selector = f"app.kubernetes.io/instance={one.name},app.kubernetes.io/component=generation"
-            kubectl("-n", one.namespace, "scale", "deployment", "-l", selector, f"--replicas={workers}")
-            until(f"{workers} workers", 300, lambda n=workers: ready_of(one, "generation") == n, one.describe)
-            begun, before = time.monotonic(), watch.step(at).step
-            after = watch.step(before + 8).step
-            rate = (after - before) * 256 / (time.monotonic() - begun)
-            say(f"    {workers} workers: {rate:.0f} rollouts a second")
-            at = after
-
-
-def ready_of(one: Release, service: str) -> int:
-    pods = [pod for pod in one.pods(service) if "deletionTimestamp" not in pod["metadata"]]
-    return len(pods) if all(map(is_ready, pods)) else -1
 
 
 def code(broker: Broker) -> None:
@@ -218,18 +190,45 @@ def broken(broker: Broker) -> None:
         begun = time.monotonic()
         with release(broker, "broken", **values) as one:
             one.install(wait=False)
-            said = until(what, 240, lambda words=words: says(one, "start", words), one.describe)
-            say(f"    {what} ({time.monotonic() - begun:.0f} s): {said}")
+            say(f"    {what} ({time.monotonic() - begun:.0f} s): {refuses(one, 'start', words)}")
+            if begun_pods := [pod["metadata"]["name"] for service in SERVICES for pod in one.pods(service)]:
+                raise NotSo(f"{begun_pods} were begun on a run that could not start")
     model = {"run": {"model": {"source": "no/such-model", "warm_start": None}}}
     with release(broker, "broken", **model) as one:
         one.install(wait=False)
-        said = until("missing model", READY_S, lambda: says(one, "learning", "model"), one.describe)
-        say(f"    missing model: {said}")
+        say(f"    missing model: {refuses(one, 'learning', 'no/such-model')}")
     little = {"limits": {"memory": "150Mi"}, "requests": {"memory": "100Mi"}}
     with release(broker, "broken", learning={"resources": little}) as one:
         one.install(wait=False)
-        until("OOMKilled", 400, lambda: "OOMKilled" in str(one.pods("learning")), one.describe)
-        say("    not enough memory: OOMKilled is in the pod's state")
+        until("OOMKilled", 400, lambda: "OOMKilled" in {end["reason"] for end in ends(one, "learning")}, one.describe)
+        if any(map(is_ready, one.pods("learning"))):
+            raise NotSo("a learner without memory is Ready")
+        say("    not enough memory: OOMKilled is in the pod's state, and it is not Ready")
+
+
+def ends(one: Release, service: str) -> list[dict[str, Any]]:
+    """How the containers of a service's pods ended, now and the time before: reason, exit code, last words."""
+    found = []
+    for pod in one.pods(service):
+        states = pod["status"].get("initContainerStatuses", []) + pod["status"].get("containerStatuses", [])
+        found += [state[when].get("terminated") for state in states for when in ("state", "lastState")]
+    return [end for end in found if end]
+
+
+def refuses(one: Release, service: str, words: str) -> str:
+    """The sentence that a pod which cannot work ended with, as `kubectl describe pod` shows it; never was it Ready."""
+
+    def look() -> str:
+        if any(is_ready(pod) for pod in one.pods(service) if "deletionTimestamp" not in pod["metadata"]):
+            raise NotSo(f"a pod of {service} is Ready; wanted: one that says {words!r}")
+        failed = [end for end in ends(one, service) if end["exitCode"]]
+        silent = [end for end in failed if end["reason"] == "Error" and not end.get("message", "").strip()]
+        if silent:
+            raise NotSo(f"a container of {service} ended without a word: {silent[0]}")
+        said = [line for end in failed for line in end.get("message", "").splitlines() if words in line]
+        return said[-1] if said else ""
+
+    return until(f"{service} that says {words!r}", 400, look, one.describe)
 
 
 def fenced(broker: Broker) -> None:
@@ -259,6 +258,7 @@ STAGES: dict[str, Callable[[Broker], None]] = {
     "broker": broker_restarts,
     "upgrade": upgrade,
     "keda": keda,
+    "stale": stale,
     "scale": scale,
     "code": code,
     "broken": broken,

@@ -54,6 +54,12 @@ def test_a_real_prometheus_has_data_for_every_panel(tmp_path):
                 time.sleep(5)
                 missing = {one for one in missing if one[1] not in SILENT and not ask(one[2])}
             assert missing == set()
+            drawn = tmp_path / "panels.html"
+            command = [sys.executable, "grafana/draw.py", str(drawn), "--prometheus", f"http://localhost:{PORT}"]
+            subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+            cards = drawn.read_text().split('<div class="card">')[1:]
+            empty = {card.split("<h3>")[1].split("</h3>")[0] for card in cards if "<svg" not in card}
+            assert len(cards) == len({(p[0], p[1]) for p in panels}) and empty <= SILENT
         finally:
             observer.terminate()
             observer.wait(20)

@@ -227,6 +227,7 @@ def test_every_pod_is_restricted_and_limited(rendered, which):
             assert held["readOnlyRootFilesystem"] and held["allowPrivilegeEscalation"] is False, who
             assert held["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["limits"]["memory"], who
+            assert container["terminationMessagePolicy"] == "FallbackToLogsOnError", who
             image, _, tag = container["image"].rpartition(":")
             assert image and tag and tag != "latest"
 

@@ -1,0 +1,122 @@
+"""The dashboards as one page, where there is no Grafana: `python grafana/draw.py PAGE.html`.
+
+Every panel's queries are put to the Prometheus of `make observe`, or to another, over the last minutes, and drawn as
+the report draws; a panel whose queries find nothing says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from boards import BOARDS
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from panels import Panel
+
+from pipeline.errors import UserError
+from pipeline.report import svg
+from pipeline.report.charts import colour
+
+HERE = Path(__file__).parent
+COLOURS = 7
+POINTS = 120
+"""Points of a line, at most."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Prometheus, the run that is asked for, and how far back, seconds."""
+
+    address: str
+    run: str
+    back: float
+
+    def ask(self, path: str, **query: object) -> list:
+        """What it answers. Raises `UserError` when it does not."""
+        url = f"{self.address}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+        try:
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                data = json.load(answer)["data"]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.address} does not answer as a Prometheus does: {error}") from error
+        return data["result"] if isinstance(data, dict) else data
+
+    def lines(self, panel: Panel) -> list[svg.Line]:
+        """Every series of a panel: (minutes, value), minutes up to 0, which is now."""
+        now, found = time.time(), []
+        every = max(2.0, self.back / POINTS)
+        for query, legend in panel.queries:
+            text = query.replace("$__rate_interval", "30s").replace("$run", self.run)
+            for series in self.ask("query_range", query=text, start=now - self.back, end=now, step=every):
+                points = [((at - now) / 60, float(value)) for at, value in series["values"]]
+                name = named(legend or panel.title, series["metric"])
+                kept = [point for point in points if math.isfinite(point[1])]
+                found.append(svg.Line(name, kept, colour(len(found) % COLOURS + 1)))
+        return [line for line in found if line.points]
+
+
+def named(legend: str, labels: dict[str, str]) -> str:
+    """A legend with its labels filled in.
+
+    >>> named("{{service}} {{way}}", {"service": "learning", "way": "in"})
+    'learning in'
+    """
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: labels.get(match[1], ""), legend).strip()
+
+
+def written(unit: str) -> Callable[[float], str]:
+    """How a value of Grafana's unit is written."""
+    if unit == "percentunit":
+        return svg.percent
+    return lambda value: f"{svg.compact(value)} {unit}" if unit in ("s", "Bps", "bytes") else svg.compact(value)
+
+
+def drawn(source: Source, panel: Panel) -> dict[str, object]:
+    """A panel for the page. A heat map is drawn as lines, one for each of its buckets; a number as its line."""
+    lines = source.lines(panel)
+    plot = svg.lines(lines, "minutes", written(panel.unit)) if lines else Markup("")
+    return {"title": panel.title, "says": panel.says, "plot": plot, "legend": [(one.name, one.colour) for one in lines]}
+
+
+def page(source: Source) -> str:
+    """The page."""
+    folders = [HERE, HERE.parent / "pipeline/report"]
+    environment = Environment(loader=FileSystemLoader(folders), autoescape=True, trim_blocks=True)
+    boards = [(title, [drawn(source, panel) for panel in panels]) for title, panels in BOARDS.values()]
+    return environment.get_template("panels.html.jinja").render(boards=boards, run=source.run)
+
+
+def main() -> int:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description="The dashboards as one page, from a Prometheus.")
+    parser.add_argument("page", type=Path, help="the file that is written")
+    parser.add_argument("--prometheus", default="http://localhost:9099", help="its address")
+    parser.add_argument("--run", default="", help="the run; the one that it knows when there is one")
+    parser.add_argument("--minutes", type=float, default=10.0, help="how far back")
+    args = parser.parse_args()
+    try:
+        source = Source(args.prometheus.rstrip("/"), args.run, args.minutes * 60)
+        runs = source.ask("label/run/values")
+        if (args.run or len(runs) != 1) and args.run not in runs:
+            raise UserError(f"--run is {args.run!r}; accepted: {', '.join(runs) or 'none, it knows no run yet'}")
+        args.page.write_text(page(Source(source.address, args.run or runs[0], source.back)))
+    except UserError as error:
+        print(f"sluice: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.page} is written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""A real Prometheus over a release's pods, as its PodMonitor says, with the chart's alerts; and what it then answers.
+
+It runs on this machine, finds pods by the cluster's API, and answers pods at $POD_HOST. `Said` is the one program that
+stands for another: it says how many rollouts a learner dropped as stale, because no healthy run drops many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.release import LAPTOP, Release
+from tests.cluster.tools import ROOT, helm, until
+
+PORT, SAID = 19290, 19291
+EVERY_S = 2
+
+
+@dataclass
+class Said:
+    """Rollouts a second, dropped as stale and trained, that it tells a Prometheus of this run; labelled as its pods."""
+
+    release: Release
+    stale: float = 0.0
+    trained: float = 0.0
+    _begun: float = field(default_factory=time.monotonic)
+    _dropped: float = 0.0
+    _kept: float = 0.0
+
+    def text(self) -> str:
+        """The metrics, in Prometheus's own form."""
+        now = time.monotonic()
+        past, self._begun = now - self._begun, now
+        self._dropped += self.stale * past
+        self._kept += self.trained * past
+        who = f'run="{self.release.name}",namespace="{self.release.namespace}"'
+        return (
+            f'sluice_learning_drops_total{{reason="stale",{who}}} {self._dropped}\n'
+            f"sluice_learning_rollouts_total{{{who}}} {self._kept}\n"
+        )
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """The server that runs."""
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """The samples that a query finds."""
+        text = urllib.parse.urlencode({"query": query})
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/v1/query?{text}", timeout=10) as reply:
+            return json.load(reply)["data"]["result"]
+
+    def value(self, query: str) -> float:
+        """The one value of a query; NaN where it finds none."""
+        found = self.ask(query)
+        return float(found[0]["value"][1]) if found else float("nan")
+
+    def firing(self) -> list[str]:
+        """Names of the alerts that fire."""
+        return sorted({one["metric"]["alertname"] for one in self.ask('ALERTS{alertstate="firing"}')})
+
+
+def address() -> str:
+    """Where pods find it."""
+    return f"http://{os.environ.get('POD_HOST', '10.244.0.1')}:{PORT}"
+
+
+@contextlib.contextmanager
+def watched(release: Release) -> Iterator[tuple[Prometheus, Said]]:
+    """A Prometheus over this release, from now until the end."""
+    said = Said(release)
+    server = ThreadingHTTPServer(("127.0.0.1", SAID), handler(said))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix="sluice-prometheus-") as folder:
+        Path(folder, "prometheus.yml").write_text(yaml.safe_dump(config(release)))
+        command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+        command += [f"--web.listen-address=0.0.0.0:{PORT}", "--log.level=warn"]
+        with Path(folder, "log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            until("Prometheus", 60, answers, lambda: Path(folder, "log").read_text()[-800:])
+            yield Prometheus(), said
+        finally:
+            process.terminate()
+            process.wait(30)
+            server.shutdown()
+            server.server_close()
+
+
+def answers() -> bool:
+    with contextlib.suppress(OSError):
+        return bool(Prometheus().ask("vector(1)"))
+    return False
+
+
+def handler(said: Said) -> type[BaseHTTPRequestHandler]:
+    """Serves what is said."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = said.text().encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """No line for each scrape."""
+
+    return Handler
+
+
+def config(release: Release) -> dict[str, Any]:
+    """The scrape configuration that the release's PodMonitor comes to, and the chart's alerts."""
+    pods = {
+        "job_name": "pods",
+        "kubernetes_sd_configs": [
+            {
+                "role": "pod",
+                "kubeconfig_file": os.environ["KUBECONFIG"],
+                "namespaces": {"names": [release.namespace]},
+            }
+        ],
+        "relabel_configs": relabelings(release),
+    }
+    said = {"job_name": "said", "honor_labels": True, "static_configs": [{"targets": [f"127.0.0.1:{SAID}"]}]}
+    return {
+        "global": {"scrape_interval": f"{EVERY_S}s", "evaluation_interval": f"{EVERY_S}s"},
+        "rule_files": [str(ROOT / "grafana/alerts.yaml")],
+        "scrape_configs": [pods, said],
+    }
+
+
+def relabelings(release: Release) -> list[dict[str, Any]]:
+    """What the Prometheus operator makes of the PodMonitor that Helm renders: selector, port, labels of its own."""
+    shown = ["--show-only", "templates/monitoring.yaml", "--set", "monitoring.podMonitor.enabled=true"]
+    text = helm("template", release.name, "helm/sluice", "-n", release.namespace, "-f", str(LAPTOP), *shown)
+    (spec,) = [one["spec"] for one in yaml.safe_load_all(text) if one and one["kind"] == "PodMonitor"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    keep = [("__meta_kubernetes_pod_container_port_name", endpoint["port"])]
+    for label, value in spec["selector"]["matchLabels"].items():
+        name = "".join(c if c.isalnum() else "_" for c in label)
+        keep.append((f"__meta_kubernetes_pod_label_{name}", value))
+    found: list[dict[str, Any]] = [{"source_labels": [name], "regex": value, "action": "keep"} for name, value in keep]
+    found.append({"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"})
+    for one in endpoint["relabelings"]:
+        found.append({"source_labels": one["sourceLabels"], "target_label": one["targetLabel"]})
+    return found
