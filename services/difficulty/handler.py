@@ -2,8 +2,9 @@
 
     [Verdict | TrainStep | DropNotice | Rewind | Prompt]  ->  requests, and the state that must be committed with them
 
-Given the same nouns and clock it gives the same records. The door reads the same scheduler from other threads, so both
-hold one lock.
+Given the same nouns and clock it gives the same records, however a poll mixed its topics: in one call verdicts come
+before steps, so that the offsets in a record say all that it takes to fold it again. The door reads the same scheduler
+from other threads, so both hold one lock.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Handler:
         """Observe, issue, and say what changed. A call says that the records of the one before are committed."""
         with self.lock:
             self.scheduler.committed()
-            nouns = list(nouns)
+            nouns = sorted(nouns, key=_rank)
             self.look(max((noun.max_version for noun in nouns if isinstance(noun, rollout_pb2.Verdict)), default=0))
             self.scheduler.observe(nouns)
             requests = self.scheduler.issue(self.now_ms()) if self.ready else []
@@ -82,6 +83,11 @@ class Handler:
         """Momentary values for metrics."""
         with self.lock:
             return gauges.gauges(self.scheduler, self.now_ms())
+
+
+def _rank(noun: Message) -> int:
+    """Prompts, then verdicts, then what the steps topic holds; each in its order."""
+    return {prompt_pb2.Prompt: 0, rollout_pb2.Verdict: 1}.get(type(noun), 2)
 
 
 def dead_letter(noun: Message, reason: str, versions: Versions | None, now_ms: int) -> control_pb2.DeadLetter:

@@ -13,6 +13,7 @@ from pipeline import records
 from pipeline.log.api import read_all
 from pipeline.log.embedded_records import row_id
 from pipeline.rundir import RunDir
+from tests.chaos.beliefs import folded, followed
 from tests.journey.harness import Running, audit, summary
 
 KAFKA = pytest.mark.kafka
@@ -130,6 +131,22 @@ def test_a_run_whose_supervisor_is_killed_goes_on_from_its_last_checkpoint(tmp_p
         assert run.wait() == 0, run.said() + run.logs()
     account = conserved(directory)
     assert account["epochs"] >= 2
+
+
+@pytest.mark.parametrize("estimate", ["beta", "spo_tracker"])
+def test_every_posterior_that_a_killed_service_committed_is_the_fold_of_its_inputs_bit_for_bit(estimate, tmp_path):
+    directory = tmp_path / "run"
+    sets = SETS | {"recipe.estimate": {"name": estimate}}
+    failpoint = {"SLUICE_FAILPOINT": "learning.after_publish:step=12"}
+    with Running(directory, sets, failpoint) as run, followed(directory) as beliefs:
+        for step in (4, 8, 16):
+            run.until(lambda view, wanted=step: view.step >= wanted, f"step {step}")
+            run.kill("difficulty")
+        assert run.wait() == 0, run.said() + run.logs()
+        assert run.said().count("difficulty died (signal 9)") == 3
+    account = conserved(directory)
+    assert account["epochs"] == 2
+    assert folded(beliefs, tmp_path) > STEPS * 4
 
 
 def spoil_weights(directory: Path) -> int:

@@ -47,11 +47,21 @@ def images(broker: Broker) -> None:
         other = f"{name.rpartition(':')[0]}:{os.environ['TAG_2']}"
         again = os.environ.get("RETAG", "docker tag {name} {other}")
         run("bash", "-c", again.format(name=name, other=other), seconds=600)
-    for node in get("nodes", "default"):
-        for image in node["status"].get("images", []):
-            mine = [name for name in image.get("names", []) if "sluice-" in name and "@" not in name]
-            if mine:
-                say(f"    {mine[0]}: {image['sizeBytes'] / 1e6:.0f} MB")
+    told = until("the sizes of the four images", 360, sizes)  # a node tells of its images every five minutes
+    for name, size in told.items():
+        say(f"    {name}: {size / 1e6:.0f} MB")
+
+
+def sizes() -> dict[str, int]:
+    """Bytes of each image by its name, once some node has told of all four."""
+    found = {
+        name: image["sizeBytes"]
+        for node in get("nodes", "default")
+        for image in node["status"].get("images", [])
+        for name in image.get("names", [])
+        if "/sluice-" in name and name.endswith(f":{os.environ.get('TAG', 'dev')}")
+    }
+    return found if len(found) >= len(SERVICES) else {}
 
 
 def install(broker: Broker) -> None:
