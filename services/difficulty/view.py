@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +17,6 @@ RECENT = 8
 """Outcomes kept per prompt."""
 TALLY_KEPT = 0.9
 """What a turn still counts one step later."""
-TURN = ("turns", "turn_mean", "turn_squares", "turn_sum", "turn_outcomes")
-"""Columns of a prompt's turns."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +52,65 @@ class View:
         values_PK, decayed_P = columns["values"][rows_P], columns["decayed"][rows_P]
         alpha_P, beta_P = store.estimate.pseudo_counts(values_PK, decayed_P, store.step)
         counts = (alpha_P, beta_P, columns["visits"][rows_P], np.isin(rows_P, self.busy_rows))
-        known, domains = partial(_history, store, rows_P, store.step), tuple(store.domains)
+        known, domains = partial(Lived, store, rows_P, store.step), tuple(store.domains)
         return Beliefs(*counts, self.drawn, self.seed, self.step, known, domains)
 
 
-def _history(store: Store, rows_P: np.ndarray, step: int) -> History:
-    """What happened to the prompts of these rows."""
-    columns, visits_P = store.columns, store.columns["visits"][rows_P]
-    turns, mean, squares, total, count, last, tally, recent_PR = (
-        columns[name][rows_P] for name in (*TURN, "last_step", "tally", "recent")
-    )
-    open_P = count > 0
-    last_mean_P = np.where(open_P, total / np.maximum(count, 1), np.nan)
-    all_P = turns + open_P
-    away_P = np.where(open_P, last_mean_P - mean, 0.0)
-    squares_P = squares + away_P * away_P * turns / np.maximum(all_P, 1)
-    age_P = np.maximum(step - last, 0)
-    missing_PR = np.arange(RECENT) < RECENT - np.minimum(visits_P, RECENT)[:, None]
-    return History(
-        recent_PR=np.where(missing_PR, np.nan, recent_PR),
-        idle_P=np.where(open_P, age_P, np.inf),
-        tally_P=tally * powers(TALLY_KEPT, age_P),
-        turns_P=all_P,
-        variance_P=squares_P / np.maximum(all_P, 1),
-        last_mean_P=last_mean_P,
-        diversity_P=columns["diversity"][rows_P],
-        domain_P=columns["domain"][rows_P],
-    )
+class Lived(History):
+    """What happened to the prompts of some rows, each column worked out when it is asked for: most never are."""
+
+    def __init__(self, store: Store, rows_P: np.ndarray, step: int) -> None:
+        for name, value in (("_store", store), ("_rows_P", rows_P), ("_step", step)):
+            object.__setattr__(self, name, value)
+
+    def take(self, rows: np.ndarray) -> History:
+        """Of some prompts, in that order."""
+        return Lived(self._store, self._rows_P[rows], self._step)
+
+    def _column(self, name: str) -> np.ndarray:
+        return self._store.columns[name][self._rows_P]
+
+    @cached_property
+    def _count_P(self) -> np.ndarray:
+        """Outcomes of the newest turn, which is still open: 0 where there is none."""
+        return self._column("turn_outcomes")
+
+    @cached_property
+    def _age_P(self) -> np.ndarray:
+        return np.maximum(self._step - self._column("last_step"), 0)
+
+    @cached_property
+    def recent_PR(self) -> np.ndarray:
+        missing_PR = np.arange(RECENT) < RECENT - np.minimum(self._column("visits"), RECENT)[:, None]
+        return np.where(missing_PR, np.nan, self._column("recent"))
+
+    @cached_property
+    def idle_P(self) -> np.ndarray:
+        return np.where(self._count_P > 0, self._age_P, np.inf)
+
+    @cached_property
+    def tally_P(self) -> np.ndarray:
+        return self._column("tally") * powers(TALLY_KEPT, self._age_P)
+
+    @cached_property
+    def turns_P(self) -> np.ndarray:
+        return self._column("turns") + (self._count_P > 0)
+
+    @cached_property
+    def last_mean_P(self) -> np.ndarray:
+        count_P = self._count_P
+        return np.where(count_P > 0, self._column("turn_sum") / np.maximum(count_P, 1), np.nan)
+
+    @cached_property
+    def variance_P(self) -> np.ndarray:
+        away_P = np.where(self._count_P > 0, self.last_mean_P - self._column("turn_mean"), 0.0)
+        all_P = np.maximum(self.turns_P, 1)
+        return (self._column("turn_squares") + away_P * away_P * self._column("turns") / all_P) / all_P
+
+    @cached_property
+    def diversity_P(self) -> np.ndarray:
+        return self._column("diversity")
+
+    @cached_property
+    def domain_P(self) -> np.ndarray:
+        return self._column("domain")

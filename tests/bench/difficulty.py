@@ -1,6 +1,6 @@
 """What the difficulty service costs at 10,000, 100,000 and 1,000,000 prompts.
 
-Per size: `Next(256)` in process for the samplers, and through gRPC; the same chosen by the per-step loop over Python
+Per size: `Next(256)` in process for every sampler, and through gRPC; the same chosen by the per-step loop over Python
 dictionaries of verl's SPO recipe (re-created from what it does: two dictionaries over all prompts, a weight per
 candidate, one draw without replacement); outcomes observed per second in memory and, committed, on the embedded log;
 a restart from the snapshot plus 10,000 newer records; resident memory. Times are medians and 99th percentiles of one
@@ -18,12 +18,13 @@ import tempfile
 import time
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import psutil
 
-from pipeline import records, topics
+from pipeline import parts, records, topics
 from pipeline.gate import Gate
 from pipeline.log import open_log
 from pipeline.log.api import read_batches
@@ -35,7 +36,6 @@ from services.difficulty.estimate.beta import Beta
 from services.difficulty.handler import Handler
 from services.difficulty.index import Index
 from services.difficulty.sampler.spo_prioritised import SpoPrioritised
-from services.difficulty.sampler.uniform import Uniform
 from services.difficulty.sampler.vade_thompson import VadeThompson
 from services.difficulty.scheduler import Scheduler
 from services.difficulty.texts import Texts
@@ -95,18 +95,11 @@ def measure(size: int, folder: Path) -> dict[str, float]:
     scheduler = filled(folder, size, rng)
     scheduler.view()
     found: dict[str, float] = {}
-    samplers = {
-        "uniform": Uniform(),
-        "SPO prioritised": SpoPrioritised(),
-        "VADE Thompson, from the pool": VadeThompson(),
-        "VADE Thompson, full draw": VadeThompson(pool=0),
-    }
-    for name, sampler in samplers.items():
-        rounds = 5 if name.endswith("full draw") else ROUNDS
-        times = _times(lambda sampler=sampler: sampler(scheduler.view(), N, rng), rounds)
+    for name, sampler in samplers().items():
+        times = _times(lambda sampler=sampler: sampler(scheduler.view(), N, rng), ROUNDS)
         found[f"Next, {name}: p50, ms"], found[f"Next, {name}: p99, ms"] = _ms(times)
     handler = Handler(scheduler, now_ms=lambda: 0)
-    found["Next through gRPC, SPO prioritised, wall: p50, ms"], found["the same: p99, ms"] = _ms(_asked(handler))
+    found["Next through gRPC, spo_prioritised, wall: p50, ms"], found["the same: p99, ms"] = _ms(_asked(handler))
     gc.collect()
     found["memory above an idle service, MB"] = (_resident() - idle) / 2**20
     found["outcomes observed per second, in memory"] = _observed(scheduler, size, rng)
@@ -120,6 +113,13 @@ def measure(size: int, folder: Path) -> dict[str, float]:
     found["verl's dictionaries, per step: p50, ms"] = _ms(_times(step, 3))[0]
     found["times faster than the dictionaries"] = found["verl's dictionaries, per step: p50, ms"] / spo
     return found
+
+
+def samplers() -> dict[str, Any]:
+    """Every sampler that ships, as it is by default; Thompson from its pool and by a draw for every prompt."""
+    found = {name: parts.load("difficulty.sampler", name) for name in parts.names("difficulty.sampler")}
+    pooled = found.pop("vade_thompson")
+    return found | {"vade_thompson, from the pool": pooled, "vade_thompson, full draw": VadeThompson(pool=0)}
 
 
 def filled(folder: Path, size: int, rng: np.random.Generator) -> Scheduler:

@@ -219,13 +219,16 @@ def quotas(class_P: np.ndarray, share_C: np.ndarray, states: Beliefs, n: int, rn
 
     Places are whole: the largest remainders get what is left over. What a class lacks goes to the others at random.
     """
-    wanted_C = apportioned(share_C, n)
     key_P = rng.random(len(states))
-    order = np.lexsort((key_P, states.busy_P, class_P))
-    starts_C = np.searchsorted(class_P[order], np.arange(len(share_C)))
-    rank_P = np.empty(len(states), int)
-    rank_P[order] = np.arange(len(states)) - starts_C[class_P[order]]
-    return key_P + (rank_P >= wanted_C[class_P])
+    later_P = key_P + states.busy_P
+    order = np.argsort(class_P.astype(np.uint16), kind="stable")
+    ends_C = np.cumsum(np.bincount(class_P, minlength=len(share_C)))
+    within_P = np.zeros(len(states), bool)
+    for rows, wanted in zip(np.split(order, ends_C[:-1]), apportioned(share_C, n), strict=True):
+        if 0 < wanted < len(rows):
+            rows = rows[np.argpartition(later_P[rows], wanted - 1)[:wanted]]
+        within_P[rows if wanted else []] = True
+    return key_P + ~within_P
 
 
 def apportioned(share_C: np.ndarray, n: int) -> np.ndarray:
@@ -280,6 +283,18 @@ def _lowest(key_P: np.ndarray, busy_P: np.ndarray, n: int) -> np.ndarray:
     idle, busy = np.flatnonzero(~busy_P), np.flatnonzero(busy_P)
     first = _ordered(key_P, idle, min(n, len(idle)))
     return np.concatenate([first, _ordered(key_P, busy, n - len(first))])
+
+
+def lowest(key_P: np.ndarray, n: int) -> np.ndarray:
+    """The rows of the n lowest keys, the lowest first; of equal keys the earlier row.
+
+    >>> lowest(np.array([3.0, 1.0, 2.0, 1.0, 2.0]), 3).tolist()
+    [1, 3, 2]
+    """
+    if not 0 < n < len(key_P):
+        return np.argsort(key_P, kind="stable")[:n]
+    rows = np.flatnonzero(key_P <= np.partition(key_P, n - 1)[n - 1])
+    return rows[np.argsort(key_P[rows], kind="stable")[:n]]
 
 
 def _ordered(key_P: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:

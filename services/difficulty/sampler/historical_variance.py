@@ -45,8 +45,7 @@ class HistoricalVariance:
     def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` indices into `states`, most of them copies; `UserError` when there is no prompt."""
         _pick.enough(states, min(n, 1))
-        score_P = self.score(states.all())
-        kept = np.argsort(-score_P, kind="stable")[: self.best]
+        kept = _pick.lowest(-self.score(states.all()), self.best)
         chosen = np.resize(kept, n) if n else np.empty(0, int)
         other = rng.random(n) < self.uniform_share
         return np.where(other, rng.integers(max(len(states), 1), size=n), chosen).astype(int)
