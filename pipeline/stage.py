@@ -9,7 +9,8 @@ A service gives it a handler and one of three ways to read (`pipeline/ways.py`):
 share is here: decoding, sending with bounded retries, dead letters, waiting for a log that does not answer.
 
     who waits        for what                       unblocked by
-    every stage      the log to answer              the log; bounded by `PATIENCE_S`, then the process ends
+    every stage      the log to answer              the log; bounded by `PATIENCE_S`, in a process that was told to
+                                                    leave by `LEAVING_S`; then it ends
     batch            records, or the next tick      a producer, the clock
     concurrent       room in the engine             a finished request
     follow           records                        a producer, the clock
@@ -36,6 +37,8 @@ from sluice.v1 import control_pb2
 
 PATIENCE_S = 600.0
 """How long a stage waits for a log that does not answer before its process ends with an error."""
+LEAVING_S = 30.0
+"""The same in a process that was told to leave: what it cannot commit, another reads again."""
 TRIES = 5
 """How often a record that fails with `Retryable` is tried before it is dead-lettered."""
 
@@ -161,7 +164,7 @@ class Stage:
             self.meter.add("sluice_stage_records_total", 0.0, topic=short, result="dead_lettered")
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """Do it, again and again while the log does not answer, for `PATIENCE_S` at most."""
+        """Do it, again and again while the log does not answer, for `PATIENCE_S` at most, or `LEAVING_S`."""
         pause = 0.05
         while True:
             begun = time.monotonic()
@@ -178,7 +181,8 @@ class Stage:
         now = time.monotonic()
         self._unreachable_since = self._unreachable_since or begun
         self.meter.add("sluice_stage_transactions_total", result="log_unreachable")
-        if self.life.stopped or now - self._unreachable_since > PATIENCE_S:
+        patience = LEAVING_S if self.life.leaving else PATIENCE_S
+        if self.life.stopped or now - self._unreachable_since > patience:
             raise
         self.life.sleep(pause)
         self.meter.waited("log_unreachable", time.monotonic() - begun)

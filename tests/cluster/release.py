@@ -194,9 +194,10 @@ def release(broker: Broker, name: str, **values: Any) -> Iterator[Release]:
         try:
             yield one
         finally:
-            one.uninstall()
             mine = f"app.kubernetes.io/instance={one.name}"
-            kubectl("-n", one.namespace, "delete", "job,cm", "-l", mine, ok=False)
+            kubectl("-n", one.namespace, "delete", "job", "-l", mine, ok=False)  # a start that fails tries again
+            one.uninstall()
+            kubectl("-n", one.namespace, "delete", "cm", "-l", mine, ok=False)
 
 
 @contextlib.contextmanager
