@@ -90,8 +90,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Access:
         environment.get("SLUICE_TOKENS_FILE", ""),
         environment.get("SLUICE_TOKEN_FILE", ""),
         tuple(names),
-        int(_number(environment, "SLUICE_MAX_MESSAGE_BYTES", MAX_MESSAGE_BYTES)),
-        int(_number(environment, "SLUICE_MAX_CALLS", MAX_CALLS)),
+        int(_number(environment, "SLUICE_MAX_MESSAGE_BYTES", MAX_MESSAGE_BYTES, least=1)),
+        int(_number(environment, "SLUICE_MAX_CALLS", MAX_CALLS, least=1)),
         _number(environment, "SLUICE_CALLS_PER_S", 0.0),
     )
     if found.tokens:
@@ -161,11 +161,11 @@ def read_secret(path: str) -> str:
         raise UserError(f"secret file {path!r} cannot be read ({error.strerror}); accepted: a readable file") from error
 
 
-def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+def _number(environment: Mapping[str, str], name: str, default: float, least: int = 0) -> float:
     given = environment.get(name, "")
     if not given:
         return default
     number = float(given) if given.replace(".", "", 1).isdigit() else -1.0
-    if number < 0:
-        raise UserError(f"{name} is {given!r}; accepted: a number, 0 or more")
+    if number < least:
+        raise UserError(f"{name} is {given!r}; accepted: a number, {least} or more")
     return number

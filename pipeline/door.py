@@ -2,7 +2,7 @@
 
     calls      sluice_stage_calls_total {method, code}    sluice_stage_call_seconds {method}
     refusals   sluice_stage_calls_refused_total {reason}  no_role, wrong_token, wrong_name, too_large, unreadable,
-                                                          too_fast, unknown_method
+                                                          too_fast, too_many, unknown_method
 
 A handshake that fails (no certificate, another authority, expired) ends in the transport: the caller sees UNAVAILABLE
 and no call begins.
@@ -26,9 +26,11 @@ from pipeline.access import Access
 from pipeline.errors import UserError
 from pipeline.metrics import Meter
 
-THREADS = 32
+SPARE = 16
+"""Threads beside those of the calls that are let in: they refuse the others."""
 HARD_LIMIT = 2
-"""The transport refuses messages this many times as large as the limit; those between are refused here, and counted."""
+"""The transport refuses messages this many times as large as the limit, and calls this many times as many; those
+between are refused here, and counted."""
 PROBES = ("", "started", "live")
 """Names that a probe may ask for: "" is ready."""
 
@@ -48,10 +50,10 @@ def make_server(rules: Access, meter: Meter) -> grpc.Server:
         ("grpc.so_reuseport", 0),
     ]
     return grpc.server(
-        futures.ThreadPoolExecutor(max_workers=THREADS),
+        futures.ThreadPoolExecutor(max_workers=rules.max_calls + SPARE),
         interceptors=[Guard(rules, meter)],
         options=options,
-        maximum_concurrent_rpcs=rules.max_calls,
+        maximum_concurrent_rpcs=HARD_LIMIT * rules.max_calls + SPARE,
     )
 
 
@@ -81,12 +83,13 @@ def channel(address: str, rules: Access, options: list[tuple[str, Any]]) -> grpc
 
 
 class Guard(grpc.ServerInterceptor):
-    """Asks every call for its role, bounds its rate and size, counts it."""
+    """Asks every call for its role, bounds their rate, size and number, counts them."""
 
     def __init__(self, rules: Access, meter: Meter) -> None:
         self.rules, self.meter = rules, meter
         self._lock = threading.Lock()
         self._tokens, self._at = rules.calls_per_s, time.monotonic()
+        self._room = threading.Semaphore(rules.max_calls)
 
     def intercept_service(
         self, continuation: Callable[[Any], grpc.RpcMethodHandler | None], call: grpc.HandlerCallDetails
@@ -103,9 +106,12 @@ class Guard(grpc.ServerInterceptor):
     def _guarded(self, call: grpc.HandlerCallDetails, act: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(request: Any, context: grpc.ServicerContext) -> Any:
             begun = time.monotonic()
-            code = "OK"
+            code, entered = "OK", False
             try:
                 refusal = self._refusal(call, request, context)
+                if refusal is None and access.needed(call.method):
+                    entered = self._room.acquire(blocking=False)
+                    refusal = None if entered else self._too_many()
                 if refusal is not None:
                     self._refused(refusal.reason)
                     context.abort(refusal.code, refusal.sentence)
@@ -119,6 +125,8 @@ class Guard(grpc.ServerInterceptor):
                 code = _code(context, "UNKNOWN")
                 raise
             finally:
+                if entered:
+                    self._room.release()
                 self._count(call.method, code, time.monotonic() - begun)
 
         return guarded
@@ -139,6 +147,10 @@ class Guard(grpc.ServerInterceptor):
             sentence = f"more than {self.rules.calls_per_s:g} calls a second; accepted: try again later"
             return Refusal("too_fast", grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
         return asked
+
+    def _too_many(self) -> Refusal:
+        sentence = f"{self.rules.max_calls} calls are being answered; accepted: try again later"
+        return Refusal("too_many", grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
 
     def _unproved(self, wanted: str, headers: dict[str, Any], context: grpc.ServicerContext) -> Refusal | None:
         if not wanted:

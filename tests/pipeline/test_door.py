@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +21,23 @@ from pipeline.errors import UserError
 from pipeline.metrics import Meter
 from sluice.v1 import control_pb2, control_pb2_grpc
 
+MANY = 32
 ANYBODY = Access()
 STATUS, DRAIN = control_pb2.StatusRequest(), control_pb2.OperateRequest(reason="why")
 
 
 class Operator(control_pb2_grpc.OperatorServiceServicer):
-    """Answers."""
+    """Answers, `Pause` when it is told to."""
+
+    def __init__(self):
+        self.held = threading.Event()
 
     def Status(self, request, context):
         return control_pb2.WorkerStatus(worker_id="w")
+
+    def Pause(self, request, context):
+        self.held.wait(10)
+        return control_pb2.WorkerStatus()
 
     def Drain(self, request, context):
         return control_pb2.WorkerStatus(reason=request.reason)
@@ -40,7 +49,8 @@ class Served:
     def __init__(self, rules: Access) -> None:
         self.meter = Meter("generation", "w")
         self.server = door.make_server(rules, self.meter)
-        control_pb2_grpc.add_OperatorServiceServicer_to_server(Operator(), self.server)
+        self.operator = Operator()
+        control_pb2_grpc.add_OperatorServiceServicer_to_server(self.operator, self.server)
         self.address = door.listen(self.server, "127.0.0.1:0", rules)
         self.server.start()
 
@@ -197,6 +207,26 @@ def test_who_may_not_call_takes_no_turn_from_who_may(served, tmp_path):
     assert one.refused("too_fast") == 0
 
 
+def test_calls_too_many_are_refused_at_once_and_counted_and_there_is_room_again_when_one_ends(served):
+    one = served(Access(max_calls=2))
+    with door.channel(one.address, ANYBODY, []) as channel:
+        stub = control_pb2_grpc.OperatorServiceStub(channel)
+        calls = [stub.Pause.future(control_pb2.OperateRequest(), timeout=10.0) for _ in range(4)]
+        until(lambda: one.refused("too_many") == 2)
+        assert one.call() == "RESOURCE_EXHAUSTED" and one.refused("too_many") == 3
+        one.operator.held.set()
+        codes = sorted(call.code().name for call in calls)
+    assert codes == ["OK", "OK", "RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED"]
+    assert one.call() == "OK" and one.refused("too_many") == 3
+
+
+def until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_message_that_cannot_be_read_is_refused_counted_and_leaves_nothing_behind(served):
     one = served(ANYBODY)
     with grpc.insecure_channel(one.address) as channel:
@@ -257,7 +287,7 @@ def test_however_many_watch_its_health_a_door_answers():
     health_pb2_grpc.add_HealthServicer_to_server(servicer, with_health.server)
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     channel = grpc.insecure_channel(with_health.address)
-    for _ in range(2 * door.THREADS):
+    for _ in range(2 * MANY):
         watches.append(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()))
         assert next(watches[-1]).status == health_pb2.HealthCheckResponse.SERVING
     assert with_health.call() == "OK"
