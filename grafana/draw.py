@@ -7,6 +7,8 @@ the report draws; a panel whose queries find nothing says so.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import http.client
 import json
 import math
 import re
@@ -31,16 +33,17 @@ from pipeline.report.charts import colour
 HERE = Path(__file__).parent
 COLOURS = 7
 POINTS = 120
-"""Points of a line, at most."""
+"""Points of a line, about."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A Prometheus, the run that is asked for, and how far back, seconds."""
+    """A Prometheus, the run that is asked for, how far back, and over how long a rate is taken, seconds."""
 
     address: str
     run: str
     back: float
+    rate: float
 
     def ask(self, path: str, **query: object) -> list:
         """What it answers. Raises `UserError` when it does not."""
@@ -48,16 +51,17 @@ class Source:
         try:
             with urllib.request.urlopen(url, timeout=20) as answer:
                 data = json.load(answer)["data"]
-        except (OSError, ValueError) as error:
+                return data["result"] if isinstance(data, dict) else list(data)
+        except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
             raise UserError(f"{self.address} does not answer as a Prometheus does: {error}") from error
-        return data["result"] if isinstance(data, dict) else data
 
     def lines(self, panel: Panel) -> list[svg.Line]:
         """Every series of a panel: (minutes, value), minutes up to 0, which is now."""
         now, found = time.time(), []
         every = max(2.0, self.back / POINTS)
         for query, legend in panel.queries:
-            text = query.replace("$__rate_interval", "30s").replace("$run", self.run)
+            window = f"{max(self.rate, every):.0f}s"
+            text = query.replace("$__rate_interval", window).replace("$run", self.run)
             for series in self.ask("query_range", query=text, start=now - self.back, end=now, step=every):
                 points = [((at - now) / 60, float(value)) for at, value in series["values"]]
                 name = named(legend or panel.title, series["metric"])
@@ -104,13 +108,16 @@ def main() -> int:
     parser.add_argument("--prometheus", default="http://localhost:9099", help="its address")
     parser.add_argument("--run", default="", help="the run; the one that it knows when there is one")
     parser.add_argument("--minutes", type=float, default=10.0, help="how far back")
+    parser.add_argument("--rate", type=float, default=30.0, help="seconds that a rate is taken over: four scrapes")
     args = parser.parse_args()
     try:
-        source = Source(args.prometheus.rstrip("/"), args.run, args.minutes * 60)
+        if not args.page.absolute().parent.is_dir():
+            raise UserError(f"page {str(args.page)!r} is in no folder; accepted: a file in a folder that exists")
+        source = Source(args.prometheus.rstrip("/"), args.run, args.minutes * 60, args.rate)
         runs = source.ask("label/run/values")
         if (args.run or len(runs) != 1) and args.run not in runs:
             raise UserError(f"--run is {args.run!r}; accepted: {', '.join(runs) or 'none, it knows no run yet'}")
-        args.page.write_text(page(Source(source.address, args.run or runs[0], source.back)))
+        args.page.write_text(page(dataclasses.replace(source, run=args.run or runs[0])))
     except UserError as error:
         print(f"sluice: {error}", file=sys.stderr)
         return 2

@@ -26,11 +26,9 @@ from pipeline.access import Access
 from pipeline.errors import UserError
 from pipeline.metrics import Meter
 
-SPARE = 16
-"""Threads beside those of the calls that are let in: they refuse the others."""
+THREADS = 32
 HARD_LIMIT = 2
-"""The transport refuses messages this many times as large as the limit, and calls this many times as many; those
-between are refused here, and counted."""
+"""The transport refuses messages this many times as large as the limit; those between are refused here, and counted."""
 PROBES = ("", "started", "live")
 """Names that a probe may ask for: "" is ready."""
 
@@ -45,15 +43,16 @@ class Refusal(NamedTuple):
 
 def make_server(rules: Access, meter: Meter) -> grpc.Server:
     """A server that counts its calls and refuses what `rules` refuse."""
+    threads = Threads(THREADS)
     options = [
         ("grpc.max_receive_message_length", HARD_LIMIT * rules.max_message_bytes),
         ("grpc.so_reuseport", 0),
     ]
     return grpc.server(
-        futures.ThreadPoolExecutor(max_workers=rules.max_calls + SPARE),
-        interceptors=[Guard(rules, meter)],
+        threads,
+        interceptors=[Guard(rules, meter, threads)],
         options=options,
-        maximum_concurrent_rpcs=HARD_LIMIT * rules.max_calls + SPARE,
+        maximum_concurrent_rpcs=rules.max_calls,
     )
 
 
@@ -82,14 +81,34 @@ def channel(address: str, rules: Access, options: list[tuple[str, Any]]) -> grpc
     return grpc.intercept_channel(made, Bearer(rules.token)) if rules.token else made
 
 
-class Guard(grpc.ServerInterceptor):
-    """Asks every call for its role, bounds their rate, size and number, counts them."""
+class Threads(futures.ThreadPoolExecutor):
+    """The threads that answer; `held` is how many calls they have, at work and waiting."""
 
-    def __init__(self, rules: Access, meter: Meter) -> None:
-        self.rules, self.meter = rules, meter
+    def __init__(self, number: int) -> None:
+        super().__init__(max_workers=number)
+        self.held = 0
+        self._held_lock = threading.Lock()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future:
+        """Take a call, which gRPC does once for each that it lets in."""
+        with self._held_lock:
+            self.held += 1
+        future = super().submit(fn, *args, **kwargs)
+        future.add_done_callback(self._left)
+        return future
+
+    def _left(self, _: futures.Future) -> None:
+        with self._held_lock:
+            self.held -= 1
+
+
+class Guard(grpc.ServerInterceptor):
+    """Asks every call for its role, bounds its rate and size, counts it."""
+
+    def __init__(self, rules: Access, meter: Meter, threads: Threads) -> None:
+        self.rules, self.meter, self.threads = rules, meter, threads
         self._lock = threading.Lock()
         self._tokens, self._at = rules.calls_per_s, time.monotonic()
-        self._room = threading.Semaphore(rules.max_calls)
 
     def intercept_service(
         self, continuation: Callable[[Any], grpc.RpcMethodHandler | None], call: grpc.HandlerCallDetails
@@ -99,6 +118,8 @@ class Guard(grpc.ServerInterceptor):
         if handler is None:
             self._refused("unknown_method")
             return None
+        if self.threads.held >= self.rules.max_calls:
+            self._refused("too_many")  # gRPC ends it next, with RESOURCE_EXHAUSTED and before it is read
         if call.method == access.WATCH:
             return _watched(handler, self.rules.max_message_bytes)
         return _wrapped(handler, lambda act: self._guarded(call, act), self.rules.max_message_bytes)
@@ -106,12 +127,9 @@ class Guard(grpc.ServerInterceptor):
     def _guarded(self, call: grpc.HandlerCallDetails, act: Callable[..., Any]) -> Callable[..., Any]:
         def guarded(request: Any, context: grpc.ServicerContext) -> Any:
             begun = time.monotonic()
-            code, entered = "OK", False
+            code = "OK"
             try:
                 refusal = self._refusal(call, request, context)
-                if refusal is None and access.needed(call.method):
-                    entered = self._room.acquire(blocking=False)
-                    refusal = None if entered else self._too_many()
                 if refusal is not None:
                     self._refused(refusal.reason)
                     context.abort(refusal.code, refusal.sentence)
@@ -125,8 +143,6 @@ class Guard(grpc.ServerInterceptor):
                 code = _code(context, "UNKNOWN")
                 raise
             finally:
-                if entered:
-                    self._room.release()
                 self._count(call.method, code, time.monotonic() - begun)
 
         return guarded
@@ -147,10 +163,6 @@ class Guard(grpc.ServerInterceptor):
             sentence = f"more than {self.rules.calls_per_s:g} calls a second; accepted: try again later"
             return Refusal("too_fast", grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
         return asked
-
-    def _too_many(self) -> Refusal:
-        sentence = f"{self.rules.max_calls} calls are being answered; accepted: try again later"
-        return Refusal("too_many", grpc.StatusCode.RESOURCE_EXHAUSTED, sentence)
 
     def _unproved(self, wanted: str, headers: dict[str, Any], context: grpc.ServicerContext) -> Refusal | None:
         if not wanted:

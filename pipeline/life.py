@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from dataclasses import dataclass, field
 
 from sluice.v1 import control_pb2
@@ -18,6 +20,8 @@ class Life:
     paused_here: bool = False
     leaving: bool = False
     reason: str = ""
+    left_at: float = math.inf
+    """When it was told to leave, on the monotonic clock."""
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def hear(self, control: control_pb2.Control) -> None:
@@ -35,6 +39,7 @@ class Life:
     def leave(self, reason: str) -> None:
         """Finish what is in flight here, then end the process."""
         self.leaving, self.reason = True, reason
+        self.left_at = min(self.left_at, time.monotonic())
 
     def stop(self) -> None:
         """End the loop now."""

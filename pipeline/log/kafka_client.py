@@ -135,7 +135,7 @@ def translated(bootstrap: str, error: BaseException) -> LogUnavailable | UserErr
     if isinstance(error, kafka_errors.KafkaTimeoutError) and "bootstrap" in str(error):
         error = OVERHEARD.latest() or error
     if isinstance(error, kafka_errors.AuthorizationError | kafka_errors.SaslAuthenticationFailedError):
-        return UserError(f"log kafka://{bootstrap} refuses this user: {_first_line(error)}")
+        return UserError(f"log kafka://{bootstrap} refuses this user: {_asked(error) or _first_line(error)}")
     return LogUnavailable(f"log kafka://{bootstrap} does not answer: {_first_line(error)}{_hung_up(error)}")
 
 
@@ -148,15 +148,25 @@ def _hung_up(error: BaseException, environment: Mapping[str, str] = os.environ) 
     return f"; it hung up while {user!r} signed in by {mechanism}: are user and password right?"
 
 
+def _asked(error: BaseException) -> str:
+    """What a request asked for that was refused, where the error holds all of the request.
+
+    >>> said = "Request 'CreateTopicsRequest(topics=[CreatableTopic(name='a.steps', num_partitions=1)])' failed"
+    >>> _asked(kafka_errors.TopicAuthorizationFailedError(said))
+    "TopicAuthorizationFailedError: it asked for CreateTopics, 'a.steps' first"
+    """
+    found = re.match(r"Request '(\w+)Request\((?:.*?name=('[^']+'))?", re.sub(r"^\[Error \d+\] \w+: ", "", str(error)))
+    if found is None:
+        return ""
+    return f"{type(error).__name__}: it asked for {found[1]}" + (f", {found[2]} first" if found[2] else "")
+
+
 def _first_line(error: BaseException, longest: int = 160) -> str:
     """The error's name once, however often kafka-python says it, and its first line.
 
     >>> _first_line(kafka_errors.SaslAuthenticationFailedError("SaslAuthenticationFailedError: no such user"))
     'SaslAuthenticationFailedError: no such user'
-    >>> _first_line(kafka_errors.TopicAuthorizationFailedError("Request 'CreateTopicsRequest(topics=[])' no"))
-    'TopicAuthorizationFailedError: it asked for CreateTopics'
     """
     name, said = type(error).__name__, (str(error).splitlines() or [""])[0]
     said = re.sub(rf"{name}: |\[Error \d+\] ?", "", said)
-    said = re.sub(r"^Request '(\w+)Request\(.*", r"it asked for \1", said)
     return f"{name}: {said[:longest]}" if said not in ("", name) else name

@@ -6,8 +6,9 @@ where the estimate listens to movements the committed steps are read too: a prom
 step that moved it lacks a record. A lost record of a rewind alone is not noticed: no record counts those.
 
 Where records are missing every prompt is folded anew from the inputs that this service had committed, in the order of
-their times. That is a right fold of the same inputs; where a verdict and a step came within moments of each other their
-order, and so the last digits, may differ from what was lost.
+their times. That is a right fold of the same inputs, and not always the one that was lost: the service takes all
+verdicts of one transaction before its steps, so outcomes that it caught up on in one go were older to it than they are
+here.
 
 Refused: where retention has eaten a part of the inputs, and where the gate's own record is gone. A posterior or a gate
 that is wrong without saying so is worse than a service that does not start.

@@ -82,6 +82,7 @@ class Scheduler:
         self.store = Store(self.estimate)
         self.prompts = Texts(self.store.rows, self.texts_path)
         self.applied: list[training_pb2.Offset] = []
+        self._applied_told = self._applied_previous = self.applied
         self._rows_P = np.empty(0, np.int64)
         self._rng = np.random.default_rng(self.seed)
         self._save_rng()
@@ -281,7 +282,7 @@ class Scheduler:
 
     def committed(self) -> None:
         """What `changed` returned last is on the log: `undo` goes back to here."""
-        self._undo, self._previous = [], self._written
+        self._undo, self._previous, self._applied_previous = [], self._written, self._applied_told
         del self.refused[: self._told]
         self._told = 0
 
@@ -295,7 +296,7 @@ class Scheduler:
         rows_N = self.store.rows.sorted_rows(np.unique(self.store.columns.changed()))
         self._undo.append(self.store.clean())
         gate = self.gate.to_record()
-        gate.outcomes = self._written.outcomes
+        gate.outcomes, self._applied_told = self._written.outcomes, self.applied
         records: list[Any] = list(self._posteriors(rows_N))
         if gate != self._written:
             gate.outcomes = self.store.outcomes
@@ -310,7 +311,7 @@ class Scheduler:
         """Take back everything since `committed`: its inputs will come again."""
         for past in (self.store.clean(), *reversed(self._undo)):
             self.store.undo(past)
-        self._undo, self._written = [], self._previous
+        self._undo, self._written, self.applied = [], self._previous, self._applied_previous
         # Verdicts come again; a prompt is read once, and at a start before any call.
         self.refused = [(noun, why) for noun, why in self.refused if isinstance(noun, prompt_pb2.Prompt)]
         self._told = 0

@@ -57,7 +57,10 @@ class View:
 
 
 class Lived(History):
-    """What happened to the prompts of some rows, each column worked out when it is asked for: most never are."""
+    """What happened to the prompts of some rows, each column worked out when it is asked for: most never are.
+
+    It holds, as its view does, until the store changes; it cannot be copied by `dataclasses.replace`.
+    """
 
     def __init__(self, store: Store, rows_P: np.ndarray, step: int) -> None:
         for name, value in (("_store", store), ("_rows_P", rows_P), ("_step", step)):

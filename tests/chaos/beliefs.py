@@ -30,6 +30,8 @@ class Beliefs:
     directory: Path
     seen: list[Record] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+    whole: bool = False
+    """Whether `follow` came to its end."""
 
     def follow(self) -> None:
         """Collect from the run's beginning until it ends, and what is there then."""
@@ -46,6 +48,7 @@ class Beliefs:
                 break
         follower.close()
         log.close()
+        self.whole = True
 
     def transactions(self) -> list[tuple[dict[Position, int], list[posterior_pb2.PosteriorState]]]:
         """Inputs and prompts' states of every transaction that changed a prompt or the gate, in order."""
@@ -72,6 +75,7 @@ def followed(directory: Path) -> Iterator[Beliefs]:
     finally:
         beliefs.ended.set()
         thread.join(60)
+    assert beliefs.whole, "the follower of the posterior topic died on the way"
 
 
 def folded(beliefs: Beliefs, folder: Path) -> int:
@@ -97,6 +101,12 @@ def folded(beliefs: Beliefs, folder: Path) -> int:
         for state in states:
             assert scheduler.posterior(state.prompt_id) == state
         compared += len(states)
+    newest = {state.prompt_id: state for _, states in beliefs.transactions() for state in states}
+    for noun in map(records.decode, read_all(log, run.names().topic("posterior"))):
+        noun.ClearField("applied")
+        if isinstance(noun, posterior_pb2.PosteriorState):
+            assert newest.pop(noun.prompt_id) == noun
+    assert not newest
     log.close()
     return compared
 

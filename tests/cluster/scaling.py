@@ -44,7 +44,7 @@ def stale(broker: Broker) -> None:
         one.install()
         watch = Watch.of(one)
         watch.step(3)
-        held(one, 1, "a tenth of the rollouts are fresh enough")
+        held(one, 1, "only a tenth of the rollouts is fresh enough")
         said.stale, said.trained = 0.0, 1e6
         begun = time.monotonic()
         until("three rollout workers", 300, lambda: ready_of(one, "generation") == 3, one.describe)

@@ -31,7 +31,7 @@ from tests.cluster.tools import ROOT, NotSo, get, helm, kubectl, run, say, until
 from tests.cluster.watching import watched
 from tests.kafka.secure import Broker
 
-LONG = 160
+LONG = 480
 """Optimiser steps of a job that is disturbed many times."""
 TARGET = 0.8
 """Mean accuracy of the last steps' rollouts that the tiny job must reach."""
@@ -90,7 +90,9 @@ def learns(broker: Broker) -> None:
         if firing := prometheus.firing():
             raise NotSo(f"{', '.join(firing)} fires on a job that learns")
         workers = prometheus.value("count(count by (service, instance) (sluice_stage_progress_timestamp_seconds))")
-        say(f"    no alert fires at step 250; {workers:.0f} workers tell a Prometheus of their progress")
+        if workers != len(SERVICES):
+            raise NotSo(f"{workers} workers tell a Prometheus of their progress; wanted: {len(SERVICES)}")
+        say(f"    no alert has fired by step 250, and {workers:.0f} workers tell a Prometheus of their progress")
         steps = watch.finished(1800).steps
     last = [step.metrics["accuracy_mean"] for step in steps[-20:]]
     say(f"    accuracy of the last 20 of {len(steps)} steps: {sum(last) / len(last):.3f}")
@@ -119,10 +121,15 @@ def broker_restarts(broker: Broker) -> None:
     with job(broker, "broker") as (one, watch):
         at = watch.step(3).step
         broker.stop()
+        begun = time.monotonic()
         try:
             pod = one.pods("verification")[0]["metadata"]["name"]
             kubectl("-n", one.namespace, "delete", "pod", pod, "--force", "--grace-period=0")
-            say(f"    a pod that begins without a broker: {refuses(one, 'verification', 'does not answer')}")
+            waits = "does not answer"
+            said = until("a pod that waits", 120, lambda: says(one, "verification", waits), one.describe)
+            until("no pod Ready without its broker", 180, lambda: not any(map(is_ready, one.pods())), one.describe)
+            say(f"    no pod is Ready {time.monotonic() - begun:.0f} s after the broker has gone")
+            say(f"    a pod that begins without a broker: {said}")
         finally:
             broker.start()
         begun = time.monotonic()

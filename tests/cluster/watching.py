@@ -1,7 +1,7 @@
 """A real Prometheus over a release's pods, as its PodMonitor says, with the chart's alerts; and what it then answers.
 
-It runs on this machine, finds pods by the cluster's API, and answers pods at $POD_HOST. `Said` is the one program that
-stands for another: it says how many rollouts a learner dropped as stale, because no healthy run drops many.
+It runs on this machine, finds pods by the cluster's API, and answers pods at $POD_HOST. One part is not real: `Said`
+tells it of rollouts that a learner dropped as stale, because no healthy run drops many.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from tests.cluster.release import LAPTOP, Release
-from tests.cluster.tools import ROOT, helm, until
+from tests.cluster.tools import ROOT, NotSo, helm, until
 
 PORT, SAID = 19290, 19291
 EVERY_S = 2
@@ -32,7 +32,7 @@ EVERY_S = 2
 
 @dataclass
 class Said:
-    """Rollouts a second, dropped as stale and trained, that it tells a Prometheus of this run; labelled as its pods."""
+    """Tells a Prometheus that this run drops so many rollouts a second as stale, and trains so many; else nothing."""
 
     release: Release
     stale: float = 0.0
@@ -43,6 +43,8 @@ class Said:
 
     def text(self) -> str:
         """The metrics, in Prometheus's own form."""
+        if not (self.stale or self.trained or self._dropped or self._kept):
+            return ""
         now = time.monotonic()
         past, self._begun = now - self._begun, now
         self._dropped += self.stale * past
@@ -70,8 +72,9 @@ class Prometheus:
         return float(found[0]["value"][1]) if found else float("nan")
 
     def firing(self) -> list[str]:
-        """Names of the alerts that fire."""
-        return sorted({one["metric"]["alertname"] for one in self.ask('ALERTS{alertstate="firing"}')})
+        """Names of the alerts that fire, or have fired since it was started."""
+        found = self.ask('max_over_time(ALERTS{alertstate="firing"}[2h])')
+        return sorted({one["metric"]["alertname"] for one in found})
 
 
 def address() -> str:
@@ -83,25 +86,24 @@ def address() -> str:
 def watched(release: Release) -> Iterator[tuple[Prometheus, Said]]:
     """A Prometheus over this release, from now until the end."""
     said = Said(release)
-    server = ThreadingHTTPServer(("127.0.0.1", SAID), handler(said))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with tempfile.TemporaryDirectory(prefix="sluice-prometheus-") as folder:
+    with contextlib.ExitStack() as ends, tempfile.TemporaryDirectory(prefix="sluice-prometheus-") as folder:
+        server = ends.enter_context(ThreadingHTTPServer(("127.0.0.1", SAID), handler(said)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ends.callback(server.shutdown)
         Path(folder, "prometheus.yml").write_text(yaml.safe_dump(config(release)))
         command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
         command += [f"--web.listen-address=0.0.0.0:{PORT}", "--log.level=warn"]
-        with Path(folder, "log").open("w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            until("Prometheus", 60, answers, lambda: Path(folder, "log").read_text()[-800:])
-            yield Prometheus(), said
-        finally:
-            process.terminate()
-            process.wait(30)
-            server.shutdown()
-            server.server_close()
+        log = ends.enter_context(Path(folder, "log").open("w"))
+        process = ends.enter_context(subprocess.Popen(command, stdout=log, stderr=log))
+        ends.callback(process.terminate)
+        until("Prometheus", 60, lambda: answers(process), lambda: Path(folder, "log").read_text()[-800:])
+        yield Prometheus(), said
 
 
-def answers() -> bool:
+def answers(process: subprocess.Popen) -> bool:
+    """Whether it answers, and not another that has its port."""
+    if process.poll() is not None:
+        raise NotSo(f"Prometheus ended with {process.returncode}: is port {PORT} in use?")
     with contextlib.suppress(OSError):
         return bool(Prometheus().ask("vector(1)"))
     return False

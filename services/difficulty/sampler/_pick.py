@@ -81,12 +81,13 @@ class ByKey:
 class ByQuota(ByKey):
     """What samplers that give each class of prompts a share of the places have in common.
 
-    A part says in `classes` which class each prompt is in (0, 1, ...) and in `places` each class's share.
+    A part says in `classes` which class each prompt is in (0, 1, ...) and in `places` each class's share. It looks at
+    `pool` candidates; where some class lacks prompts among them for its places, at all.
     """
 
     def __call__(self: Any, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
-        return _by_class(self, states, n, rng) if self.with_replacement else best(self, states, n, rng)
+        return _by_class(self, states, n, rng) if self.with_replacement else _by_quota(self, states, n, rng)
 
     def key(self: Any, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
         """Random keys that fill each class's places."""
@@ -177,12 +178,8 @@ def best(part: Keyed, states: States, n: int, rng: np.random.Generator) -> np.nd
     enough(states, min(n, 1) if part.with_replacement else n)
     if part.with_replacement:
         return _best_each(part, states, n, rng)
-    pool = max(part.pool, 4 * n) if part.pool else 0
-    if not pool or len(states) <= pool:
-        beliefs = states.all()
-        return pick(part.key(beliefs, n, rng), beliefs, n, part.uniform_share, part.avoid_busy, rng)
-    rows = np.sort(rng.choice(len(states), size=pool, replace=False, shuffle=False))
-    beliefs = states.take(rows)
+    rows = _candidates(part, states, n, rng)
+    beliefs = states.take(rows) if len(rows) < len(states) else states.all()
     return rows[pick(part.key(beliefs, n, rng), beliefs, n, part.uniform_share, part.avoid_busy, rng)]
 
 
@@ -196,6 +193,30 @@ def _best_each(part: Keyed, states: States, n: int, rng: np.random.Generator) ->
     return np.where(rng.random(n) < part.uniform_share, rows_NC[:, 0], chosen)
 
 
+def _by_quota(part: Any, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
+    enough(states, n)
+    rows = _candidates(part, states, n, rng)
+    beliefs = states.take(rows)
+    if len(rows) < len(states) and _lacks(part, beliefs, n):
+        rows, beliefs = np.arange(len(states)), states.all()
+    return rows[pick(part.key(beliefs, n, rng), beliefs, n, part.uniform_share, part.avoid_busy, rng)]
+
+
+def _lacks(part: Any, beliefs: Beliefs, n: int) -> bool:
+    """Whether some class has more places than prompts here that are not in flight."""
+    share_C = part.places(beliefs)
+    there_C = np.bincount(part.classes(beliefs)[~beliefs.busy_P], minlength=len(share_C))
+    return bool((there_C < apportioned(share_C, n)).any())
+
+
+def _candidates(part: Keyed, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows to look at: `pool` at random where there are more, in order."""
+    pool = max(part.pool, 4 * n) if part.pool else 0
+    if not pool or len(states) <= pool:
+        return np.arange(len(states))
+    return np.sort(rng.choice(len(states), size=pool, replace=False, shuffle=False))
+
+
 def _by_class(part: Any, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
     """With replacement: each place draws a class by its share, then a prompt of it; of an empty class any prompt."""
     enough(states, min(n, 1))
@@ -204,6 +225,8 @@ def _by_class(part: Any, states: States, n: int, rng: np.random.Generator) -> np
     some = part.pool and len(states) > part.pool
     rows_P = rng.integers(len(states), size=part.pool) if some else np.arange(len(states))
     beliefs = states.take(rows_P)
+    if some and _lacks(part, beliefs, n):
+        rows_P, beliefs = np.arange(len(states)), states.all()
     class_P, share_C = part.classes(beliefs), part.places(beliefs)
     order = np.argsort(class_P, kind="stable")
     starts_C, ends_C = (np.searchsorted(class_P[order], np.arange(len(share_C)), side) for side in ("left", "right"))

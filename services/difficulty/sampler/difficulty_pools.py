@@ -38,7 +38,7 @@ class DifficultyPools(_pick.ByQuota):
     uniform_share: float = knob(0.0, "Chance that a place goes to a prompt at random.", ge=0, le=1)
     with_replacement: bool = knob(False, "May a prompt be chosen twice in one call.")
     avoid_busy: bool = knob(True, "Choose prompts without rollouts in flight first.")
-    pool: int = knob(8192, "Candidates drawn at random where there are more prompts; 0 looks at all.", ge=0)
+    pool: int = knob(8192, "Candidates at random; all where a class lacks among them; 0: all.", ge=0)
 
     confidence: ClassVar[str] = "guess"
     __post_init__ = check

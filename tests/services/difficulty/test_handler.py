@@ -51,6 +51,31 @@ def test_a_verdict_sends_the_whole_state_of_its_prompt_with_the_inputs_it_had_ap
     assert [(o.topic, o.partition, o.offset) for o in record.applied] == [("run.steps", 0, 4), ("run.verdicts", 1, 17)]
 
 
+def test_a_call_that_was_taken_back_has_applied_nothing():
+    handler = build()
+    handler(PROMPTS)
+    handler.read_up_to({("run.verdicts", 1): 17})
+    handler([right("p1")])
+    handler([])  # a call says that the one before is committed
+    handler.read_up_to({("run.verdicts", 1): 21})
+    handler([right("p2")])
+    handler.undo()
+    state = handler.scheduler.posterior("p1")
+    assert [one.offset for one in state.applied] == [17] and state.outcomes == 1
+
+
+def test_in_one_call_verdicts_come_before_steps_in_whatever_order_a_poll_brought_them():
+    step = training_pb2.TrainStep(epoch=1, step=1, version=2)
+    begin = training_pb2.Rewind(epoch=1, to_step=0, version=1)
+    both = []
+    for nouns in ([right("p1"), step], [step, right("p1")]):
+        handler = build()
+        handler([*PROMPTS, begin])
+        handler(nouns)
+        both.append(handler.scheduler.posterior("p1"))
+    assert both[0] == both[1] and both[0].last_step == 0 and both[0].step == 1
+
+
 def test_until_it_is_ready_it_observes_and_issues_nothing():
     handler = build(ready=False)
     assert handler(PROMPTS) == []

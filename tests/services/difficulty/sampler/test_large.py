@@ -1,13 +1,16 @@
 """Choosing among many without looking at all: the same distribution as the full draw, by a chi-square test."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from services.difficulty.sampler import _pick
 from services.difficulty.sampler.cures import Cures
+from services.difficulty.sampler.domain_mixture import DomainMixture
 from services.difficulty.sampler.spo_prioritised import SpoPrioritised
 from services.difficulty.sampler.vade_thompson import VadeThompson
-from services.difficulty.state import Beliefs
+from services.difficulty.state import Beliefs, History
 
 SIZE, N, TURNS = 40_000, 64, 150
 KINDS = np.array([(1, 30), (2, 20), (4, 8), (1, 1), (8, 4), (30, 1)], float)
@@ -44,6 +47,20 @@ def test_a_pool_chooses_as_the_full_draw_does():
     kind_P, some = states()
     pooled, full = (counts(VadeThompson(pool=pool), kind_P, some, pool) for pool in (8192, 0))
     assert chi_square(pooled, full) < 20.5
+
+
+@pytest.mark.parametrize("with_replacement", [False, True])
+def test_a_class_that_is_rare_among_the_candidates_has_its_places_all_the_same(with_replacement):
+    size, rare = 100_000, 100
+    domain_P = np.zeros(size, int)
+    domain_P[::1000] = 1
+    ones_P = np.ones(size)
+    history = dataclasses.replace(History.none(size), domain_P=domain_P)
+    some = Beliefs(ones_P, ones_P, ones_P, ones_P > 1, known=lambda: history, domains=("much", "rare"))
+    sampler = DomainMixture(shares={"much": 0.9, "rare": 0.1}, with_replacement=with_replacement)
+    assert domain_P.sum() == rare and sampler.pool < size
+    found = [domain_P[sampler(some, 250, np.random.default_rng(seed))].sum() for seed in range(8)]
+    assert found == [25] * 8 if not with_replacement else 15 < np.mean(found) < 35
 
 
 def test_the_test_would_notice_another_distribution():
