@@ -34,6 +34,8 @@ HERE = Path(__file__).parent
 COLOURS = 7
 POINTS = 120
 """Points of a line, about."""
+FEW = 3
+"""Fewer points than these are drawn as dots: one point alone is no line."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Source:
 
     def lines(self, panel: Panel) -> list[svg.Line]:
         """Every series of a panel: (minutes, value), minutes up to 0, which is now."""
-        now, found = time.time(), []
+        now = time.time()
+        found: list[tuple[str, list[svg.Point]]] = []
         every = max(2.0, self.back / POINTS)
         for query, legend in panel.queries:
             window = f"{max(self.rate, every):.0f}s"
@@ -66,8 +69,14 @@ class Source:
                 points = [((at - now) / 60, float(value)) for at, value in series["values"]]
                 name = named(legend or panel.title, series["metric"])
                 kept = [point for point in points if math.isfinite(point[1])]
-                found.append(svg.Line(name, kept, colour(len(found) % COLOURS + 1)))
-        return [line for line in found if line.points]
+                found.append((name, kept))
+        if panel.kind == "heat":
+            found.sort(key=lambda one: float(one[0]))  # a bucket is named by its upper end
+        some = [(name, points) for name, points in found if points]
+        return [
+            svg.Line(name, points, colour(number % COLOURS + 1), dots=len(points) < FEW)
+            for number, (name, points) in enumerate(some)
+        ]
 
 
 def named(legend: str, labels: dict[str, str]) -> str:

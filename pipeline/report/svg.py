@@ -42,10 +42,10 @@ class Stack:
 def percent(value: float) -> str:
     """A share.
 
-    >>> percent(0.914), percent(0.0049)
-    ('91%', '0.5%')
+    >>> percent(0.914), percent(0.005), percent(0.00025)
+    ('91%', '0.5%', '0.025%')
     """
-    return f"{value:.0%}" if value in (0, 1) or value >= 0.01 else f"{value:.1%}"
+    return f"{value:.0%}" if value in (0, 1) or value >= 0.01 else f"{value * 100:.2g}%"
 
 
 def compact(value: float) -> str:

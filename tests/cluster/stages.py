@@ -31,7 +31,7 @@ from tests.cluster.tools import ROOT, NotSo, get, helm, kubectl, run, say, until
 from tests.cluster.watching import watched
 from tests.kafka.secure import Broker
 
-LONG = 480
+LONG = 280
 """Optimiser steps of a job that is disturbed many times."""
 TARGET = 0.8
 """Mean accuracy of the last steps' rollouts that the tiny job must reach."""

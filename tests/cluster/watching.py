@@ -1,7 +1,8 @@
 """A real Prometheus over a release's pods, as its PodMonitor says, with the chart's alerts; and what it then answers.
 
-It runs on this machine, finds pods by the cluster's API, and answers pods at $POD_HOST. One part is not real: `Said`
-tells it of rollouts that a learner dropped as stale, because no healthy run drops many.
+It runs on this machine and answers pods at $POD_HOST. Two parts are not real. Debian's build cannot ask a cluster which
+pods there are: `pods` does, and writes them down as that discovery would. And `Said` tells of rollouts that a learner
+dropped as stale, because no healthy run drops many.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.rundir import write_atomically
 from tests.cluster.release import LAPTOP, Release
 from tests.cluster.tools import ROOT, NotSo, helm, until
 
@@ -90,7 +92,10 @@ def watched(release: Release) -> Iterator[tuple[Prometheus, Said]]:
         server = ends.enter_context(ThreadingHTTPServer(("127.0.0.1", SAID), handler(said)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         ends.callback(server.shutdown)
-        Path(folder, "prometheus.yml").write_text(yaml.safe_dump(config(release)))
+        ended = threading.Event()
+        ends.callback(ended.set)
+        threading.Thread(target=follow, args=(release, Path(folder, "pods.json"), ended), daemon=True).start()
+        Path(folder, "prometheus.yml").write_text(yaml.safe_dump(config(release, folder)))
         command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
         command += [f"--web.listen-address=0.0.0.0:{PORT}", "--log.level=warn"]
         log = ends.enter_context(Path(folder, "log").open("w"))
@@ -103,7 +108,7 @@ def watched(release: Release) -> Iterator[tuple[Prometheus, Said]]:
 def answers(process: subprocess.Popen) -> bool:
     """Whether it answers, and not another that has its port."""
     if process.poll() is not None:
-        raise NotSo(f"Prometheus ended with {process.returncode}: is port {PORT} in use?")
+        raise NotSo(f"Prometheus ended with {process.returncode}; its port is {PORT}")
     with contextlib.suppress(OSError):
         return bool(Prometheus().ask("vector(1)"))
     return False
@@ -127,37 +132,62 @@ def handler(said: Said) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def config(release: Release) -> dict[str, Any]:
-    """The scrape configuration that the release's PodMonitor comes to, and the chart's alerts."""
-    pods = {
-        "job_name": "pods",
-        "kubernetes_sd_configs": [
-            {
-                "role": "pod",
-                "kubeconfig_file": os.environ["KUBECONFIG"],
-                "namespaces": {"names": [release.namespace]},
+def follow(release: Release, file: Path, ended: threading.Event) -> None:
+    """Write down which pods there are, again and again."""
+    while not ended.wait(EVERY_S):
+        with contextlib.suppress(NotSo):
+            write_atomically(file, json.dumps(pods(release)))
+
+
+def pods(release: Release) -> list[dict[str, Any]]:
+    """The ports of a release's pods, labelled as Prometheus' own discovery of a cluster labels them."""
+    return [
+        {
+            "targets": [f"{pod['status']['podIP']}:{port['containerPort']}"],
+            "labels": {
+                "__meta_kubernetes_namespace": pod["metadata"]["namespace"],
+                "__meta_kubernetes_pod_name": pod["metadata"]["name"],
+                "__meta_kubernetes_pod_container_port_name": port["name"],
             }
-        ],
+            | {f"__meta_kubernetes_pod_label_{plain(key)}": value for key, value in pod["metadata"]["labels"].items()},
+        }
+        for pod in release.pods()
+        if pod["status"].get("podIP")
+        for container in pod["spec"]["containers"]
+        for port in container.get("ports", [])
+    ]
+
+
+def plain(name: str) -> str:
+    """A label's name as Prometheus has it."""
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def config(release: Release, folder: str) -> dict[str, Any]:
+    """The scrape configuration that the release's PodMonitor comes to, and the chart's alerts."""
+    found = {
+        "job_name": "pods",
+        "file_sd_configs": [{"files": [f"{folder}/pods.json"], "refresh_interval": "2s"}],
         "relabel_configs": relabelings(release),
     }
     said = {"job_name": "said", "honor_labels": True, "static_configs": [{"targets": [f"127.0.0.1:{SAID}"]}]}
     return {
         "global": {"scrape_interval": f"{EVERY_S}s", "evaluation_interval": f"{EVERY_S}s"},
         "rule_files": [str(ROOT / "grafana/alerts.yaml")],
-        "scrape_configs": [pods, said],
+        "scrape_configs": [found, said],
     }
 
 
 def relabelings(release: Release) -> list[dict[str, Any]]:
     """What the Prometheus operator makes of the PodMonitor that Helm renders: selector, port, labels of its own."""
     shown = ["--show-only", "templates/monitoring.yaml", "--set", "monitoring.podMonitor.enabled=true"]
+    shown += ["--kube-version", "1.36.0"]  # it is rendered without asking the cluster
     text = helm("template", release.name, "helm/sluice", "-n", release.namespace, "-f", str(LAPTOP), *shown)
     (spec,) = [one["spec"] for one in yaml.safe_load_all(text) if one and one["kind"] == "PodMonitor"]
     (endpoint,) = spec["podMetricsEndpoints"]
     keep = [("__meta_kubernetes_pod_container_port_name", endpoint["port"])]
     for label, value in spec["selector"]["matchLabels"].items():
-        name = "".join(c if c.isalnum() else "_" for c in label)
-        keep.append((f"__meta_kubernetes_pod_label_{name}", value))
+        keep.append((f"__meta_kubernetes_pod_label_{plain(label)}", value))
     found: list[dict[str, Any]] = [{"source_labels": [name], "regex": value, "action": "keep"} for name, value in keep]
     found.append({"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"})
     for one in endpoint["relabelings"]:
