@@ -38,7 +38,7 @@ from sluice.v1 import control_pb2
 PATIENCE_S = 600.0
 """How long a stage waits for a log that does not answer before its process ends with an error."""
 LEAVING_S = 60.0
-"""The same from when the process was told to leave: what it cannot commit by then, another reads again."""
+"""The same in a process that was told to leave: what it cannot commit by then, another reads again."""
 TRIES = 5
 """How often a record that fails with `Retryable` is tried before it is dead-lettered."""
 
@@ -181,7 +181,8 @@ class Stage:
         now = time.monotonic()
         self._unreachable_since = self._unreachable_since or begun
         self.meter.add("sluice_stage_transactions_total", result="log_unreachable")
-        over = now - self._unreachable_since > PATIENCE_S or now - self.life.left_at > LEAVING_S
+        since = self._unreachable_since
+        over = now - since > PATIENCE_S or now - max(since, self.life.left_at) > LEAVING_S
         if self.life.stopped or over:
             raise
         self.life.sleep(pause)
