@@ -36,7 +36,7 @@ def stale(broker: Broker) -> None:
     values: dict[str, Any] = {
         "generation": {"autoscaling": SCALING, "resources": SMALL},
         "monitoring": {"prometheus": address()},
-        "run": {"learning": {"steps": 150}},
+        "run": {"learning": {"steps": 320}},
     }
     with release(broker, "stale", **values) as one, watched(one) as (prometheus, said):
         said.stale, said.trained = 1000.0, 100.0
