@@ -68,6 +68,22 @@ class Gate:
         """The bound, in rollouts."""
         return (self.max_lag + 1) * self.batch_rollouts
 
+    @property
+    def oldest_version(self) -> int:
+        """The version with which the next rollout must be sampled at least, to be within `max_lag` at its turn.
+
+        What is outstanding is trained before it, a batch for each version. Steps that drop rollouts come to it sooner.
+
+        >>> gate = Gate(max_lag=2, batch_rollouts=8, version=5)
+        >>> found = []
+        >>> for number in range(3):
+        ...     found.append(gate.oldest_version)
+        ...     gate.issue(f"r{number}", 8, 0, "p", 0)
+        >>> found
+        [3, 4, 5]
+        """
+        return max(self.version + self.outstanding // self.batch_rollouts - self.max_lag, 0)
+
     def room(self, kept: int = 0) -> int:
         """Rollouts that may still be asked for, given what is out.
 

@@ -83,12 +83,11 @@ class Scheduler:
         self.prompts = Texts(self.store.rows, self.texts_path)
         self.applied: list[training_pb2.Offset] = []
         self._applied_told = self._applied_previous = self.applied
-        self._rows_P = np.empty(0, np.int64)
+        self._rows_P, self._told = np.empty(0, np.int64), 0
         self._rng = np.random.default_rng(self.seed)
         self._save_rng()
         self._initial = self._written = self._previous = self.gate.to_record()
         self._undo: list[Past] = []
-        self._told = 0
         self._redefined: set[tuple[str, bytes]] = set()
         self._asked: int | None = None
         """Prompts that `preview` has answered, counted on from the outcomes that there were at the first question."""
@@ -212,7 +211,7 @@ class Scheduler:
         self, row: int, n: int, belief: prompt_pb2.Belief, now_ms: int, version: int
     ) -> prompt_pb2.RolloutRequest:
         prompt = self.prompts.at(row)
-        prompt_id = prompt.prompt_id
+        prompt_id, oldest = prompt.prompt_id, min(self.gate.oldest_version, version)
         request_id, group_id = self.gate.next_ids()
         deadline_ms = now_ms + int(self.request_deadline_s * 1000)
         self.gate.issue(request_id, n, 0, prompt_id, deadline_ms)
@@ -228,6 +227,7 @@ class Scheduler:
             sampling=self.sampling,
             belief=belief,
             version_at_issue=version,
+            oldest_version=oldest,
             deadline_ms=deadline_ms,
             purpose=prompt_pb2.PURPOSE_TRAIN,
             domain=prompt.domain,

@@ -148,6 +148,8 @@ class GenerationHandler:
         waits_for = self.standing().waits_for
         if self.versions.held_back:
             return "hold"
+        if waits_for == "no_requests" and any(not self._fresh_for(one.request) for one in self._parked):
+            return "weights"
         if waits_for != "no_requests" or self.desk.outstanding < self.admission.limit:
             return waits_for
         return "kv_cache" if self._overloaded() else "engine"
@@ -207,7 +209,9 @@ class GenerationHandler:
 
     def _fresh_for(self, request: prompt_pb2.RolloutRequest) -> bool:
         applied = self.versions.applied
-        return applied is not None and fleet.eligible(applied, request.version_at_issue, self.versions.max_lag)
+        if applied is None or applied < request.oldest_version:
+            return False
+        return fleet.eligible(applied, request.version_at_issue, self.versions.max_lag)
 
     def _ceiling(self) -> float:
         return self.desk.engine.capacity() * (1 + QUEUED_SHARE)

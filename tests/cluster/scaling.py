@@ -47,12 +47,13 @@ def stale(broker: Broker) -> None:
         held(one, 1, "only a tenth of the rollouts is fresh enough")
         said.stale, said.trained = 0.0, 1e6
         begun = time.monotonic()
-        until("three rollout workers", 300, lambda: ready_of(one, "generation") == 3, one.describe)
+        until("three rollout workers", 300, lambda: one.count("generation") == 3, one.describe)
+        said.stale, said.trained = 1e9, 0.0  # at once, while two of them still load
         say(f"    1 to 3 workers in {time.monotonic() - begun:.0f} s after the rollouts are fresh")
-        said.stale, said.trained = 1e9, 0.0
         until("a share of stale rollouts", 60, lambda: share(prometheus, one) > 0.5)
+        held(one, 3, "the share is high again")
         watch.finished()
-        held(one, 3, "nothing is requested any more, and the share is high")
+        held(one, 3, "the share is high, and nothing is requested any more")
         account(one)
 
 

@@ -88,29 +88,32 @@ def address() -> str:
 def watched(release: Release) -> Iterator[tuple[Prometheus, Said]]:
     """A Prometheus over this release, from now until the end."""
     said = Said(release)
-    with contextlib.ExitStack() as ends, tempfile.TemporaryDirectory(prefix="sluice-prometheus-") as folder:
+    with tempfile.TemporaryDirectory(prefix="sluice-prometheus-") as folder, contextlib.ExitStack() as ends:
         server = ends.enter_context(ThreadingHTTPServer(("127.0.0.1", SAID), handler(said)))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         ends.callback(server.shutdown)
         ended = threading.Event()
+        follower = threading.Thread(target=follow, args=(release, Path(folder, "pods.json"), ended))
+        follower.start()
+        ends.callback(follower.join, 60)
         ends.callback(ended.set)
-        threading.Thread(target=follow, args=(release, Path(folder, "pods.json"), ended), daemon=True).start()
         Path(folder, "prometheus.yml").write_text(yaml.safe_dump(config(release, folder)))
         command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
         command += [f"--web.listen-address=0.0.0.0:{PORT}", "--log.level=warn"]
         log = ends.enter_context(Path(folder, "log").open("w"))
         process = ends.enter_context(subprocess.Popen(command, stdout=log, stderr=log))
         ends.callback(process.terminate)
-        until("Prometheus", 60, lambda: answers(process), lambda: Path(folder, "log").read_text()[-800:])
+        until("Prometheus", 60, lambda: answers(process, folder), lambda: Path(folder, "log").read_text()[-800:])
         yield Prometheus(), said
 
 
-def answers(process: subprocess.Popen) -> bool:
+def answers(process: subprocess.Popen, folder: str) -> bool:
     """Whether it answers, and not another that has its port."""
     if process.poll() is not None:
         raise NotSo(f"Prometheus ended with {process.returncode}; its port is {PORT}")
-    with contextlib.suppress(OSError):
-        return bool(Prometheus().ask("vector(1)"))
+    url = f"http://127.0.0.1:{PORT}/api/v1/status/flags"
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as reply:
+        return json.load(reply)["data"]["storage.tsdb.path"] == f"{folder}/data"
     return False
 
 

@@ -133,7 +133,7 @@ class Belief(_message.Message):
     def __init__(self, mean: _Optional[float] = ..., effective_n: _Optional[float] = ..., as_of_step: _Optional[int] = ...) -> None: ...
 
 class RolloutRequest(_message.Message):
-    __slots__ = ("request_id", "group_id", "final", "attempt", "prompt_id", "prompt_digest", "messages", "n", "first_index", "sampling", "guidance", "belief", "version_at_issue", "deadline_ms", "purpose", "not_before_ms", "redrives", "domain", "family")
+    __slots__ = ("request_id", "group_id", "final", "attempt", "prompt_id", "prompt_digest", "messages", "n", "first_index", "sampling", "guidance", "belief", "version_at_issue", "deadline_ms", "purpose", "not_before_ms", "redrives", "domain", "family", "oldest_version")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +153,7 @@ class RolloutRequest(_message.Message):
     REDRIVES_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_VERSION_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     group_id: str
     final: bool
@@ -172,4 +173,5 @@ class RolloutRequest(_message.Message):
     redrives: str
     domain: str
     family: str
-    def __init__(self, request_id: _Optional[str] = ..., group_id: _Optional[str] = ..., final: bool = ..., attempt: _Optional[int] = ..., prompt_id: _Optional[str] = ..., prompt_digest: _Optional[bytes] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., n: _Optional[int] = ..., first_index: _Optional[int] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., guidance: _Optional[_Iterable[_Union[Guidance, _Mapping]]] = ..., belief: _Optional[_Union[Belief, _Mapping]] = ..., version_at_issue: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., not_before_ms: _Optional[int] = ..., redrives: _Optional[str] = ..., domain: _Optional[str] = ..., family: _Optional[str] = ...) -> None: ...
+    oldest_version: int
+    def __init__(self, request_id: _Optional[str] = ..., group_id: _Optional[str] = ..., final: bool = ..., attempt: _Optional[int] = ..., prompt_id: _Optional[str] = ..., prompt_digest: _Optional[bytes] = ..., messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., n: _Optional[int] = ..., first_index: _Optional[int] = ..., sampling: _Optional[_Union[SamplingParams, _Mapping]] = ..., guidance: _Optional[_Iterable[_Union[Guidance, _Mapping]]] = ..., belief: _Optional[_Union[Belief, _Mapping]] = ..., version_at_issue: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., purpose: _Optional[_Union[Purpose, str]] = ..., not_before_ms: _Optional[int] = ..., redrives: _Optional[str] = ..., domain: _Optional[str] = ..., family: _Optional[str] = ..., oldest_version: _Optional[int] = ...) -> None: ...

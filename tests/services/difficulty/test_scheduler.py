@@ -99,6 +99,16 @@ def test_a_request_says_all_that_generation_needs():
     assert request.sampling.max_tokens == 16 and 0 < request.sampling.seed < 2**63
 
 
+def test_a_request_says_which_weights_are_too_old_by_the_time_that_its_turn_comes():
+    scheduler = build(max_lag=2, batch=8, n=4)
+    first = scheduler.issue(now_ms=1000)
+    assert [request.oldest_version for request in first] == [0] * 6  # there is no version yet
+    scheduler.observe([train(1, first[:2])])
+    assert [request.oldest_version for request in scheduler.issue(0)] == [1, 1]  # two batches are ahead: trained by 3
+    scheduler.observe([train(2, first[2:4]), train(3, first[4:])])
+    assert [request.oldest_version for request in scheduler.issue(0)] == [2, 2, 3, 3]
+
+
 def test_the_answer_never_leaves():
     scheduler = build()
     sent = scheduler.issue(now_ms=0) + scheduler.changed()

@@ -170,6 +170,15 @@ def test_a_request_of_a_newer_policy_waits_until_the_weights_are_fresh_enough(ha
     assert said(done(handler)[0])[0].calls[0].spans[0].version == 7
 
 
+def test_a_request_that_would_be_too_stale_at_its_turn_waits_for_newer_weights_and_says_so(handler, tiny_model):
+    handler.take(request(version_at_issue=6, oldest_version=6), token=1)
+    assert handler.done(0.1) == [] and handler.room() == 0 and handler.waiting_for() == "weights"
+    assert handler.standing().state == control_pb2.WORKER_STATE_SERVING
+    handler.versions.apply(6, tiny_model(0).state_dict())
+    assert said(done(handler)[0])[0].calls[0].spans[0].version == 6
+    assert handler.room() > 0 and handler.waiting_for() == "no_requests"
+
+
 def test_a_request_whose_weights_do_not_come_is_handed_to_another_worker_and_the_fourth_keeps_it(handler, tiny_model):
     now = [1000.0]
     handler.clock = lambda: now[0]
