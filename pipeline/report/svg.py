@@ -82,8 +82,8 @@ def lines(series: Sequence[Line], x_label: str, y_format: Format = compact, top:
         return Markup("")
     xs = [x for x, _ in points]
     across = _scale(min(xs), max(xs), LEFT, LEFT + INNER_W)
-    ys = [y for _, y in points]
-    marks = ticks(min(0, *ys), top or max(*ys, 1e-9))
+    lowest, highest = min(0.0, *(y for _, y in points)), max(0.0, *(y for _, y in points))
+    marks = ticks(lowest, top or (highest if highest > lowest else 1.0))
     up = _scale(marks[0], marks[-1], TOP + INNER_H, TOP)
     drawn = [_grid(marks, up, y_format), _x_axis(min(xs), max(xs), across, x_label)]
     for line in series:

@@ -24,7 +24,12 @@ def test_a_prometheus_that_is_not_there_is_one_sentence_and_no_page(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "marks"),
-    [((0.0, 4.0), (">0<", ">4<")), ((-4.0, 4.0), (">-4<", ">0<", ">4<")), ((-4.0, -2.0), (">-4<", ">0<"))],
+    [
+        ((0.0, 4.0), (">0<", ">4<")),
+        ((-4.0, 4.0), (">-4<", ">0<", ">4<")),
+        ((-4.0, -2.0), (">-4<", ">0<")),
+        ((0.0, 0.0), (">0<", ">1<")),
+    ],
 )
 def test_the_axis_of_a_plot_holds_every_value(values, marks):
     plot = svg.lines([svg.Line("a", list(enumerate(values)), "red")], "step")
