@@ -101,13 +101,14 @@ def folded(beliefs: Beliefs, folder: Path) -> int:
         for state in states:
             assert scheduler.posterior(state.prompt_id) == state
         compared += len(states)
-    newest = {state.prompt_id: state for _, states in beliefs.transactions() for state in states}
+    held = {}
     for noun in map(records.decode, read_all(log, run.names().topic("posterior"))):
-        noun.ClearField("applied")
         if isinstance(noun, posterior_pb2.PosteriorState):
-            assert newest.pop(noun.prompt_id) == noun
-    assert not newest
+            noun.ClearField("applied")
+            held[noun.prompt_id] = noun
     log.close()
+    newest = {state.prompt_id: state for _, states in beliefs.transactions() for state in states}
+    assert newest == held, "the follower has not seen all of the posterior topic"
     return compared
 
 

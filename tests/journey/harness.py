@@ -121,13 +121,15 @@ class Running:
         os.kill(self.pid(worker_id), how)
 
     def pid(self, worker_id: str) -> int:
-        """The process of a worker."""
-        found = subprocess.run(
-            ["pgrep", "-f", f"{self.directory}.* --worker-id {worker_id} "], capture_output=True, text=True
-        )
-        pids = found.stdout.split()
-        assert len(pids) == 1, f"{worker_id}: {pids}"
-        return int(pids[0])
+        """The process of a worker; of one that has just died, the next."""
+        deadline = time.monotonic() + 30
+        while True:
+            command = ["pgrep", "-f", f"{self.directory}.* --worker-id {worker_id} "]
+            pids = subprocess.run(command, capture_output=True, text=True).stdout.split()
+            if pids or time.monotonic() > deadline:
+                assert len(pids) == 1, f"{worker_id}: {pids}"
+                return int(pids[0])
+            time.sleep(0.1)
 
     def logs(self) -> str:
         """The ends of the services' logs."""
