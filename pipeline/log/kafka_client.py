@@ -155,7 +155,7 @@ def _asked(error: BaseException) -> str:
     >>> _asked(kafka_errors.TopicAuthorizationFailedError(said))
     "TopicAuthorizationFailedError: it asked for CreateTopics, 'a.steps' first"
     """
-    found = re.match(r"Request '(\w+)Request\((?:.*?name=('[^']+'))?", re.sub(r"^\[Error \d+\] \w+: ", "", str(error)))
+    found = re.search(r"Request '(\w+)Request\((?:.*?name=('[^']+'))?", str(error))
     if found is None:
         return ""
     return f"{type(error).__name__}: it asked for {found[1]}" + (f", {found[2]} first" if found[2] else "")

@@ -64,14 +64,14 @@ def share(prometheus: Prometheus, one: Release) -> float:
     return prometheus.value(f"{dropped} / ({dropped} + sum(rate(sluice_learning_rollouts_total{{{who}}}[10m])))")
 
 
-def held(one: Release, workers: int, while_: str) -> None:
+def held(one: Release, workers: int, why: str) -> None:
     """That many workers, for a time in which an unheld scaler would have moved. Raises `NotSo` when it moves."""
     begun = time.monotonic()
     while time.monotonic() - begun < STILL_S:
         if one.count("generation") != workers:
-            raise NotSo(f"{one.count('generation')} workers; wanted: {workers}, for {while_}")
+            raise NotSo(f"{one.count('generation')} workers; wanted: {workers}, for {why}")
         time.sleep(2.0)
-    say(f"    {workers} workers held for {STILL_S} s: {while_}")
+    say(f"    {workers} workers held for {STILL_S} s: {why}")
 
 
 def scale(broker: Broker) -> None:

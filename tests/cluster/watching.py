@@ -58,7 +58,6 @@ class Said:
         )
 
 
-@dataclass(frozen=True)
 class Prometheus:
     """The server that runs."""
 
