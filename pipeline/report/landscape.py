@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import Message
 
+from pipeline.evidence import movements
 from sluice.v1 import prompt_pb2, rollout_pb2
 
 CLASSES = 5
@@ -66,7 +67,7 @@ class _Fold:
     def advance(self, step: Any) -> None:
         """The learner's next step, with the movements that it measured."""
         self.step, self.version = step.step, max(self.version, step.version)
-        moved = {self.row[s.prompt_id]: s.mean_abs_logprob_change for s in step.shifts if s.prompt_id in self.row}
+        moved = {self.row[prompt_id]: nats for prompt_id, nats in movements(step) if prompt_id in self.row}
         if not moved:
             return
         rows_P = np.array(list(moved))

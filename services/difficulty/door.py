@@ -21,6 +21,8 @@ from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_p
 
 EXTERNAL = "external"
 """The checker of an observation from outside the log."""
+AT_MOST = 65_536
+"""Choices that one call of `Next` may ask for: they are made under the lock that the stage waits for."""
 
 
 @dataclass
@@ -34,8 +36,8 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
     def Next(self, request: difficulty_pb2.NextRequest, context: grpc.ServicerContext) -> difficulty_pb2.NextResponse:
         """Choose prompts without asking generation for them."""
         self._wait_for_state(context)
-        if request.n < 1:
-            _refuse(context, "n is 0; accepted: at least 1")
+        if not 1 <= request.n <= AT_MOST:
+            _refuse(context, f"n is {request.n}; accepted: 1 to {AT_MOST}")
         try:
             with self.handler.lock:
                 return difficulty_pb2.NextResponse(choices=self.handler.scheduler.preview(request.n))

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 
 from services.difficulty import gauges
 from services.difficulty.scheduler import GATE_KEY, Scheduler
-from services.difficulty.seen import DIVERSITY_OUT_OF_RANGE, UNKNOWN, Versions, diversities
+from services.difficulty.seen import DIVERSITY_OUT_OF_RANGE, RESERVED, UNKNOWN, Versions, diversities
 from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
 
 Sent = tuple[str, str, Message]
@@ -93,7 +93,9 @@ def _rank(noun: Message) -> int:
 def dead_letter(noun: Message, reason: str, versions: Versions | None, now_ms: int) -> control_pb2.DeadLetter:
     """A verdict or prompt that cannot be right, for people to look at: its content and why."""
     assert isinstance(noun, rollout_pb2.Verdict | prompt_pb2.Prompt)
-    if isinstance(noun, prompt_pb2.Prompt):
+    if reason == RESERVED:
+        said = f"prompt id is {noun.prompt_id!r}; accepted: any other than '' and {GATE_KEY!r}"
+    elif isinstance(noun, prompt_pb2.Prompt):
         said = f"prompt {noun.prompt_id!r} is registered with another content; accepted: the same, or a new id"
     elif reason.startswith("version"):
         said = f"versions are {noun.min_version} to {noun.max_version}; accepted: {versions}"

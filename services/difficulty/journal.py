@@ -22,10 +22,14 @@ Change = tuple[int, float, int]
 
 @dataclass(slots=True)
 class Journal:
-    """Statistics before the first change that may still be taken back, and the changes. Changes are only appended."""
+    """Statistics before the first change that may still be taken back, and the changes. Changes are only appended.
+
+    `epoch`: of the record that it was read from.
+    """
 
     base: Stat
     changes: list[Change] = field(default_factory=list)
+    epoch: int = field(default=0, compare=False)
 
 
 def fold(estimate: Estimate, bases: Sequence[Stat], changes: Sequence[Sequence[Change]]) -> list[Stat]:

@@ -17,7 +17,6 @@ that is wrong without saying so is worse than a service that does not start.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,6 +24,7 @@ from google.protobuf.message import Message
 
 from pipeline import records
 from pipeline.errors import Poison, UserError
+from pipeline.evidence import movements
 from pipeline.gate import Gate
 from pipeline.log.api import Log, read_batches, read_in_time
 from pipeline.topics import Names
@@ -89,8 +89,7 @@ def _moved(log_: Log, topic: str, read: dict[int, int], gate: Gate) -> dict[str,
         except Poison:  # it was a dead letter then, too
             continue
         if isinstance(noun, training_pb2.TrainStep) and gate.apply_step(noun):
-            changes = ((shift.prompt_id, shift.mean_abs_logprob_change) for shift in noun.shifts)
-            moved |= {prompt_id: noun.step for prompt_id, nats in changes if math.isfinite(nats) and nats >= 0}
+            moved |= {prompt_id: noun.step for prompt_id, _ in movements(noun)}
         elif isinstance(noun, training_pb2.Rewind) and gate.rewind(noun):
             moved = {prompt_id: step for prompt_id, step in moved.items() if step <= noun.to_step}
     return moved

@@ -11,7 +11,6 @@ and whatever the order of the prompts, goes on with the same bits; `undo` is for
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from collections import Counter
@@ -24,10 +23,12 @@ import numpy as np
 from google.protobuf.message import Message
 
 from pipeline.errors import UserError
+from pipeline.evidence import IMPOSSIBLE
 from pipeline.gate import Gate
 from services.difficulty.calibration import Calibration
 from services.difficulty.index import Index
-from services.difficulty.seen import REDEFINED, REFUSED, Versions
+from services.difficulty.requests import refuse_for_training, request_seed
+from services.difficulty.seen import REDEFINED, REFUSED, RESERVED, Versions
 from services.difficulty.state import Beliefs, Budget, Estimate, Sampler
 from services.difficulty.store import Past, Store
 from services.difficulty.texts import Texts
@@ -66,7 +67,7 @@ class Scheduler:
     versions: Versions | None = None
     """Versions whose rollouts may be observed; None accepts all."""
     ignored: Counter[str] = field(default_factory=Counter)
-    """Inputs that changed nothing, by reason."""
+    """Inputs that changed nothing, by reason; of what is committed."""
 
     refused: list[tuple[Message, str]] = field(default_factory=list)
     """Verdicts and prompts that are dead letters, and why; they stay until they were told and that is committed."""
@@ -88,7 +89,9 @@ class Scheduler:
         self._save_rng()
         self._initial = self._written = self._previous = self.gate.to_record()
         self._undo: list[Past] = []
-        self._redefined: set[tuple[str, bytes]] = set()
+        self._new_ignored: Counter[str] = Counter()
+        self._new_seen: list[tuple[list[rollout_pb2.Verdict], list[str]]] = []
+        self._refused_prompts: set[tuple[str, bytes]] = set()
         self._asked: int | None = None
         """Prompts that `preview` has answered, counted on from the outcomes that there were at the first question."""
         self.outcomes_told = 0
@@ -110,9 +113,9 @@ class Scheduler:
     def _verdicts(self, verdicts: list[rollout_pb2.Verdict]) -> None:
         reasons = self.store.apply_verdicts(verdicts, self.versions, self.prompts.has)
         if any(reasons):
-            self.ignored.update(filter(None, reasons))
+            self._new_ignored.update(filter(None, reasons))
             self.refused += [(v, why) for v, why in zip(verdicts, reasons, strict=True) if why in REFUSED]
-        self.calibration.add(verdicts, reasons)
+        self._new_seen.append((verdicts, reasons))
 
     def _apply(self, noun: Message) -> str:
         match noun:
@@ -129,12 +132,12 @@ class Scheduler:
 
     def _count(self, reason: str) -> None:
         if reason:
-            self.ignored[reason] += 1
+            self._new_ignored[reason] += 1
 
     def _step(self, step: training_pb2.TrainStep) -> bool:
         if not self.gate.apply_step(step):
             return False
-        self.store.apply_step(step)
+        self._new_ignored.update({IMPOSSIBLE: n} if (n := self.store.apply_step(step)) else {})
         return True
 
     def _rewind(self, rewind: training_pb2.Rewind) -> bool:
@@ -147,17 +150,19 @@ class Scheduler:
         """Register a prompt; returns why it was left out, empty when it was not. Its answer is not kept."""
         if prompt.split not in TRAIN_SPLITS:
             return "evaluation_prompt"
+        if prompt.prompt_id in ("", GATE_KEY):
+            return self._refuse(prompt, RESERVED)
         if not self.prompts.add(prompt):
-            self._redefine(prompt)
-            return REDEFINED
+            return self._refuse(prompt, REDEFINED)
         self.store.put_domain(prompt.prompt_id, prompt.domain)
         return ""
 
-    def _redefine(self, prompt: prompt_pb2.Prompt) -> None:
+    def _refuse(self, prompt: prompt_pb2.Prompt, why: str) -> str:
         known = (prompt.prompt_id, prompt.digest)
-        if known not in self._redefined:  # a start or a call that is repeated reads it again
-            self._redefined.add(known)
-            self.refused.append((prompt, REDEFINED))
+        if known not in self._refused_prompts:  # a start or a call that is repeated reads it again
+            self._refused_prompts.add(known)
+            self.refused.append((prompt, why))
+        return why
 
     # Decisions.
 
@@ -192,10 +197,10 @@ class Scheduler:
     def _wanted(self, room: int) -> int:
         return self.budget.prompts(room, self.gate.groups(), self.gate.batch_rollouts // self.budget.typical)
 
-    def view(self) -> View:
-        """What is believed now of every registered prompt, in the order of their ids."""
+    def view(self, turn: int | None = None) -> View:
+        """What is believed now of every registered prompt, in the order of their ids; `turn` as in `Store.view`."""
         busy = {request.prompt_id for request in self.gate.open.values() if request.places}
-        return self.store.view(self._rows(), busy, self.gate.drawn, self.seed)
+        return self.store.view(self._rows(), busy, self.gate.drawn, self.seed, turn)
 
     def _rows(self) -> np.ndarray:
         if len(self._rows_P) != len(self.prompts):
@@ -245,7 +250,7 @@ class Scheduler:
         if self._asked is None:
             self._asked = self.store.outcomes
         # What is in flight is not avoided: without a generation to serve it, it would never be tried at all.
-        view = self.store.view(self._rows(), (), self._asked, self.seed, self._turn())
+        view = self.store.view(self._rows(), (), self._asked, self.seed, self.turn())
         places = self.sampler(view, n, np.random.default_rng([self.seed, ASKED, self._asked]))
         self._asked += len(places)
         chosen, score_N = view.take(places), self.scores(view, places)
@@ -257,7 +262,7 @@ class Scheduler:
             )
         ]
 
-    def _turn(self) -> int:
+    def turn(self) -> int:
         """The step that curricula go by: without a learner, how often its outcomes would have filled a batch."""
         return self.gate.step or self.store.outcomes // self.gate.batch_rollouts
 
@@ -285,6 +290,10 @@ class Scheduler:
         self._undo, self._previous, self._applied_previous = [], self._written, self._applied_told
         del self.refused[: self._told]
         self._told = 0
+        self.ignored.update(self._new_ignored)
+        for verdicts, reasons in self._new_seen:
+            self.calibration.add(verdicts, reasons)
+        self._new_ignored, self._new_seen = Counter(), []
 
     def refusals(self) -> list[tuple[Message, str]]:
         """Dead letters that belong in the transaction of what `changed` returns, and why."""
@@ -314,7 +323,7 @@ class Scheduler:
         self._undo, self._written, self.applied = [], self._previous, self._applied_previous
         # Verdicts come again; a prompt is read once, and at a start before any call.
         self.refused = [(noun, why) for noun, why in self.refused if isinstance(noun, prompt_pb2.Prompt)]
-        self._told = 0
+        self._told, self._new_ignored, self._new_seen = 0, Counter(), []
         self._become(self._written)
 
     def restore(self, records: Iterable[Message]) -> None:
@@ -329,10 +338,10 @@ class Scheduler:
     def refold(self, nouns: Iterable[Message]) -> None:
         """Fold every prompt anew from these verdicts, steps and rewinds; gate and prompts stay as they are."""
         gate, self.gate = self.gate, Gate(self.gate.max_lag, self.gate.batch_rollouts)
-        refused = list(self.refused)
+        told = list(self.refused), self._new_ignored.copy(), list(self._new_seen)
         self.store.forget()
         self.observe(nouns)
-        self.gate, self.refused = gate, refused
+        self.gate, (self.refused, self._new_ignored, self._new_seen) = gate, told
 
     def gate_record(self) -> posterior_pb2.GateState:
         """The gate's record as it was written last."""
@@ -364,6 +373,7 @@ class Scheduler:
                 self._written.CopyFrom(record)
                 self._written.ClearField("applied")
                 self.gate_known = True
+        self.store.settle_before(self._written.epoch)
         self._become(self._written)
         self.store.clean()
         self.calibration.clear()
@@ -378,23 +388,3 @@ class Scheduler:
 
     def _save_rng(self) -> None:
         self.gate.rng_json = json.dumps(self._rng.bit_generator.state, sort_keys=True)
-
-
-def request_seed(seed: int, request_id: str) -> int:
-    """Seed of a request's draws, from the run's seed: never 0, below 2 ** 63.
-
-    >>> request_seed(0, "r-00000001") == request_seed(0, "r-00000001") != request_seed(1, "r-00000001")
-    True
-    """
-    return int.from_bytes(hashlib.sha256(f"{seed}/{request_id}".encode()).digest()[:8]) >> 1 or 1
-
-
-def refuse_for_training(sampling: prompt_pb2.SamplingParams) -> None:
-    """Training needs log-probs of the whole distribution: refuse what cuts it."""
-    if not 0 < sampling.temperature < float("inf"):
-        raise UserError(f"sampling.temperature is {sampling.temperature}; accepted for training: above 0")
-    for name, wanted in (("top_p", 1), ("top_k", 0), ("min_p", 0), ("min_tokens", 0)):
-        if getattr(sampling, name) != wanted:
-            raise UserError(f"sampling.{name} is {getattr(sampling, name)}; accepted for training: {wanted}")
-    if sampling.max_tokens < 1:
-        raise UserError(f"sampling.max_tokens is {sampling.max_tokens}; accepted: at least 1")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.evidence import movements
 from services.difficulty import journal as journals_of
 from services.difficulty import seen
 from services.difficulty.columns import Before, Column, Columns
@@ -69,7 +70,7 @@ class Store:
         self.name = type(self.estimate).__module__.rpartition(".")[2]
         declared = {name: Column(dtype) for name, dtype in SCALARS.items()}
         declared |= {"values": Column(float, (len(self.estimate.columns),)), "recent": Column(float, (RECENT,))}
-        declared |= {"decayed": Column(np.int64), "visits": Column(np.int32), "domain": Column(np.int16, kept=True)}
+        declared |= {"decayed": Column(np.int64), "visits": Column(np.int32), "domain": Column(np.int32, kept=True)}
         declared |= {"diversity": Column(float, fill=math.nan)}
         self.columns = Columns(declared)
         self._journals_before: dict[int, tuple[Journal, int] | None] = {}
@@ -175,15 +176,17 @@ class Store:
         taken["turn_outcomes"] = np.where(new, 1, count + 1)
         taken["last_step"] = self.step
 
-    def apply_step(self, step: training_pb2.TrainStep) -> None:
-        """Apply an optimiser step: the movements it measured, and what its newest checkpoint settles."""
+    def apply_step(self, step: training_pb2.TrainStep) -> int:
+        """Apply an optimiser step: the movements it measured, and what its newest checkpoint settles.
+
+        Returns how many movements were left out, being no distance.
+        """
         self.step, self.version = step.step, max(self.version, step.version)
-        shifts = [(shift.prompt_id, shift.mean_abs_logprob_change) for shift in step.shifts]
-        shifts = [(prompt_id, change) for prompt_id, change in shifts if math.isfinite(change) and change >= 0]
-        if shifts:
-            rows_N = self._rows([prompt_id for prompt_id, _ in shifts])
-            self._move(rows_N, np.array([change for _, change in shifts]))
+        if moved := movements(step):
+            rows_N = self._rows([prompt_id for prompt_id, _ in moved])
+            self._move(rows_N, np.array([nats for _, nats in moved]))
         self.settle(step.checkpoint_step)
+        return len(step.shifts) - len(moved)
 
     def _move(self, rows_N: np.ndarray, change_N: np.ndarray) -> None:
         columns = self.columns
@@ -240,8 +243,12 @@ class Store:
         for (row, done), known, base in zip(partly, before, bases, strict=True):
             self.journals[row] = Journal(base, known.changes[done:])
 
+    def settle_before(self, epoch: int) -> None:
+        """Records of older epochs have nothing to take back: the rewind wrote every prompt anew that had."""
+        self.journals = {row: known for row, known in self.journals.items() if known.epoch >= epoch}
+
     def rewind(self, rewind: training_pb2.Rewind) -> None:
-        """Fold every journal again without what steps after `to_step` did."""
+        """Fold every journal again without what steps after `to_step` did; no prompt was tried later than that."""
         if self.journals:
             rows, known = np.array(list(self.journals)), list(self.journals.values())
             stands = [
@@ -253,6 +260,9 @@ class Store:
             self.columns["values"][rows] = [stat.values for stat in stats]
             self.columns["decayed"][rows] = [stat.decayed_step for stat in stats]
             self.journals.clear()
+        late_P = np.flatnonzero(self.columns["last_step"][: len(self)] > rewind.to_step)
+        self._touch(late_P)
+        self.columns["last_step"][late_P] = rewind.to_step
         self.step = self.checkpoint_step = rewind.to_step
         self.version = max(self.version, rewind.version)
 
@@ -365,7 +375,7 @@ class Store:
         self.journals.pop(row, None)
         if record.pending:
             base = Stat(tuple(record.base_statistics[name] for name in names), record.base_decayed_step)
-            self.journals[row] = Journal(base, list(map(journals_of.from_pending, record.pending)))
+            self.journals[row] = Journal(base, list(map(journals_of.from_pending, record.pending)), record.epoch)
 
 
 def _rounds(rows_N: np.ndarray) -> Iterator[np.ndarray | slice]:

@@ -10,8 +10,8 @@ as many rollouts; every rollout that was generated counts, the filtered ones and
     share      that, divided by uniform's on the same seed; inf where it never came there
 
 SEEDS=0-4 WAYS=uniform,vade_thompson,uniform+knapsack make bench
-    which seeds (default 0-2), and which ways: SAMPLER, SAMPLER:KNOB=VALUE, SAMPLER+BUDGET, each with +filter, or
-    `filter`; `all` stands for every sampler and every budget
+    which seeds (default 0-2), and which ways: SAMPLER, then +BUDGET, +ESTIMATOR and +filter where wanted, each with
+    :KNOB=VALUE where wanted; `filter` is uniform+filter; `all` stands for every sampler and every budget
 LR=2.5e-4 make bench
     another learning rate (default 2.5e-4, at which uniform gains most), the same for every way
 KEEP=FOLDER make bench
@@ -211,12 +211,12 @@ def _curve(job: Path, way: str, seed: int) -> Curve:
     recipe = tree["recipe"] | {"select": ["informative_groups"]} if filtered else tree["recipe"]
     # The filter's steps take about 2.5 times as many rollouts: fewer of them, evaluated as often by rollouts.
     slower = 2.5 if filtered else 1.0
-    name, *knobs = sampler.split(":")
-    difficulty: dict[str, Any] = {"sampler": {"name": name} | dict(map(_knob, knobs))}
-    if name != "uniform":
+    difficulty: dict[str, Any] = {"sampler": _part(sampler)}
+    if difficulty["sampler"]["name"] != "uniform":
         difficulty["sampler"] |= {"uniform_share": 0.1}
-    for budget in (name for name in more if name != "filter"):
-        difficulty["budget"] = {"name": budget, "n": N}
+    for part in (_part(each) for each in more if each != "filter"):
+        estimates = part["name"] in parts.names("difficulty.estimate")
+        difficulty |= {"estimate": part} if estimates else {"budget": part | {"n": N}}
     steps, every = round(ROLLOUTS / per_step / slower), max(1, round(EVERY_ROLLOUTS / per_step / slower))
     evaluate = {"every": every, "prompts": HELD_OUT, "prompts_during": HELD_OUT, "samples": 2}
     sets = {"recipe": recipe, "difficulty": difficulty, "learning__steps": steps, "evaluate": evaluate}
@@ -226,9 +226,10 @@ def _curve(job: Path, way: str, seed: int) -> Curve:
     return found
 
 
-def _knob(text: str) -> tuple[str, Any]:
-    name, _, value = text.partition("=")
-    return name, yaml.safe_load(value)
+def _part(text: str) -> dict[str, Any]:
+    """NAME:KNOB=VALUE:... as the run file has it."""
+    name, *knobs = text.split(":")
+    return {"name": name} | {knob: yaml.safe_load(value) for knob, _, value in (each.partition("=") for each in knobs)}
 
 
 def curve_of(directory: RunDir) -> Curve:

@@ -125,6 +125,7 @@ def test_what_was_predicted_is_compared_with_what_came_back(place):
     key = rollout_pb2.RolloutKey(request_id=request.request_id)
     told = [rollout_pb2.Verdict(key=key, prompt_id=request.prompt_id, outcome=1, accuracy=a, purpose=1) for a in (1, 0)]
     handler(told)
+    handler([])  # says that the records of the call before are committed
     found = handler.gauges()
     assert (found["brier"], found["calibration_error"], found["observed_5"]) == (0.25, 0.0, 0.5)
     assert (found["informative_expected"], found["informative_observed"]) == (0.5, 1.0)

@@ -62,7 +62,9 @@ def test_next_chooses_and_disturbs_nothing(place):
 
 
 def test_next_refuses_none_and_more_than_there_are(place):
-    assert refusal(place.ask.Next, difficulty_pb2.NextRequest()) == ("INVALID_ARGUMENT", "n is 0; accepted: at least 1")
+    for n in (0, 65_537):
+        said = f"n is {n}; accepted: 1 to 65536"
+        assert refusal(place.ask.Next, difficulty_pb2.NextRequest(n=n)) == ("INVALID_ARGUMENT", said)
     code, details = refusal(place.ask.Next, difficulty_pb2.NextRequest(n=4))
     assert (code, "4 distinct prompts" in details) == ("INVALID_ARGUMENT", True)
 

@@ -10,6 +10,7 @@ from pipeline.gate import Gate
 from services.difficulty.budget.fixed import Fixed
 from services.difficulty.estimate.beta import Beta
 from services.difficulty.estimate.spo_tracker import SpoTracker
+from services.difficulty.explain import explain
 from services.difficulty.sampler.curriculum_stages import CurriculumStages
 from services.difficulty.sampler.spo_prioritised import SpoPrioritised
 from services.difficulty.sampler.uniform import Uniform
@@ -165,6 +166,7 @@ def test_prompts_of_evaluation_sets_are_never_tried():
     scheduler = build(prompts=0)
     scheduler.observe([prompt(1, split="heldout"), prompt(2)])
     assert {request.prompt_id for request in scheduler.issue(0)} == {"p2"}
+    scheduler.committed()
     assert scheduler.ignored["evaluation_prompt"] == 1
 
 
@@ -173,6 +175,7 @@ def test_two_prompts_of_one_id_that_differ_are_counted_and_the_first_stands():
     other = prompt(0)
     other.digest = b"x" * 32
     scheduler.observe([other])
+    scheduler.committed()
     assert scheduler.ignored["prompt_digest_differs"] == 1
     assert scheduler.prompts["p0"].digest == prompt(0).digest
 
@@ -182,7 +185,42 @@ def test_what_it_does_not_apply_is_counted_by_reason():
     scheduler.observe([training_pb2.Rewind(epoch=2, to_step=0)])
     broken = rollout_pb2.Verdict(prompt_id="p1", outcome=rollout_pb2.VERDICT_OUTCOME_INFRA_ERROR)
     scheduler.observe([broken, train(1, [], epoch=1), training_pb2.Rewind(epoch=1), training_pb2.Checkpoint()])
+    scheduler.committed()
     assert scheduler.ignored == {"infra_error": 1, "void_step": 1, "old_rewind": 1, "not_for_difficulty": 1}
+
+
+@pytest.mark.parametrize("name", ["", "__gate__"])
+def test_an_id_under_which_no_posterior_can_be_kept_is_refused(name):
+    scheduler, other = build(prompts=1), prompt(0)
+    other.prompt_id = name
+    scheduler.observe([other, other])
+    assert [(noun.prompt_id, why) for noun, why in scheduler.refusals()] == [(name, "prompt_id_reserved")]
+    assert name not in scheduler.prompts and len(scheduler.prompts) == 1
+
+
+@pytest.mark.parametrize("shift", [float("nan"), float("inf"), -0.1])
+def test_a_movement_that_is_no_distance_moves_nothing_and_is_counted(shift):
+    scheduler = build(estimate=SpoTracker())
+    requests = scheduler.issue(0)
+    scheduler.observe([train(1, requests, shift=shift)])
+    scheduler.committed()
+    assert scheduler.ignored == {"movement_not_a_distance": len(requests)}
+    assert not any(scheduler.store.columns["decayed"])
+
+
+def test_what_was_taken_back_and_came_again_is_counted_once():
+    scheduler = build()
+    (request, *_) = scheduler.issue(0)
+    scheduler.changed()
+    scheduler.committed()
+    nouns = [verdict(request, 0, 1.0), training_pb2.Rewind(epoch=0), training_pb2.Checkpoint()]
+    for again in (True, False):
+        scheduler.observe(nouns)
+        scheduler.changed()
+        if again:
+            scheduler.undo()
+    scheduler.committed()
+    assert scheduler.ignored == {"not_for_difficulty": 1} and scheduler.calibration.outcomes_B.sum() == 1
 
 
 def test_uniform_tries_every_prompt_once_per_pass_however_the_room_comes():
@@ -234,6 +272,18 @@ def test_without_a_learner_previews_go_through_the_stages_of_a_curriculum_by_out
     scheduler.observe(told)
     assert scheduler.gate.step == 0
     assert {choice.prompt_id for choice in scheduler.preview(3)} == {"p9", "p10", "p11"}
+
+
+def test_without_a_learner_a_prompt_is_explained_by_the_stage_that_it_is_chosen_by():
+    scheduler = build(prompts=12, batch=8, sampler=CurriculumStages(steps_per_stage=2, replay=0.0))
+    told = [
+        rollout_pb2.Verdict(prompt_id=f"p{i}", outcome=1, accuracy=1 - i / 11, purpose=1)
+        for i in range(12)
+        for _ in range(8)
+    ]
+    scheduler.observe(told)
+    scores = {f"p{i}": explain(scheduler, f"p{i}").score for i in range(12)}
+    assert {name for name, score in scores.items() if score > 0} == {c.prompt_id for c in scheduler.preview(3)}
 
 
 def test_a_new_process_goes_on_asking_where_the_outcomes_are():
@@ -351,6 +401,18 @@ def test_undoing_a_call_that_was_not_committed_and_doing_it_again_writes_the_sam
     once = call()
     scheduler.undo()
     assert call() == once and len(once) >= 2
+
+
+def test_restored_after_a_rewind_below_the_newest_checkpoint_it_takes_back_what_the_live_one_would():
+    live, again = build(estimate=SpoTracker(), prompts=1), build(estimate=SpoTracker(), prompts=1)
+    (request, *_) = live.issue(0)
+    live.observe([train(1, []), verdict(request, 0, 1.0), train(2, [request], shift=0.02), train(3, [], checkpoint=2)])
+    records = live.changed()
+    live.observe([training_pb2.Rewind(epoch=2, to_step=1)])
+    again.restore(records + live.changed())
+    for scheduler in (live, again):
+        scheduler.observe([training_pb2.Rewind(epoch=3, to_step=1)])
+    assert live.posterior("p0") == again.posterior("p0")
 
 
 def test_restored_without_any_record_it_is_new_whatever_it_was():

@@ -151,6 +151,7 @@ def test_an_evaluation_of_a_held_out_prompt_is_left_out_and_no_dead_letter(place
     evaluated = verdict("held")
     evaluated.purpose = prompt_pb2.PURPOSE_EVALUATE
     place.turn(service, evaluated)
+    service.scheduler.committed()
     assert letters(place) == [] and service.scheduler.ignored["evaluation"] == 1
 
 

@@ -1,5 +1,6 @@
 """The store: bit-exact records, journals that a rewind can fold again, verdicts that it must not see."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from services.difficulty.estimate.ema import Ema
 from services.difficulty.estimate.spo_tracker import SpoTracker
 from services.difficulty.state import Observation
 from services.difficulty.store import Store
+from services.difficulty.view import TALLY_KEPT, Lived
 from sluice.v1 import posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
 
 ESTIMATES = [Beta(lag_discount=0.9), SpoTracker(), Ema()]
@@ -101,6 +103,28 @@ def test_a_rewind_takes_back_the_movement_of_void_steps_and_keeps_the_outcomes()
     store.apply_step(step(2, shifts=[("p", 0.02)], checkpoint=1))
     store.rewind(training_pb2.Rewind(epoch=2, to_step=1))
     assert store.get("p").stat == tracker(tracker.initial(), Observation(1.0), 1)
+
+
+def test_after_a_rewind_no_prompt_was_tried_later_than_the_step_returned_to():
+    store = Store(Beta())
+    store.apply_step(step(2, checkpoint=2))
+    store.apply_step(step(9, checkpoint=2))
+    store.apply_verdict(verdict("p", 0.0))
+    store.rewind(training_pb2.Rewind(epoch=2, to_step=2))
+    store.apply_step(step(6, checkpoint=2, epoch=2))
+    lived = Lived(store, np.array([0]), store.step)
+    assert (lived.idle_P.tolist(), lived.tally_P.tolist()) == ([4], [pytest.approx(TALLY_KEPT**4)])
+    store.apply_step(step(9, checkpoint=2, epoch=2))
+    store.apply_verdict(verdict("p", 1.0))
+    record = store.to_record("p")
+    assert (record.turns, record.turn_outcomes, record.last_step) == (1, 1, 9)
+
+
+def test_domains_may_be_more_than_a_short_number_holds():
+    store = Store(Beta())
+    for number in range(33_000):
+        store.put_domain(f"p{number}", f"d{number}")
+    assert store.columns["domain"][32_999] == 32_999
 
 
 def test_what_a_checkpoint_covers_is_not_taken_back():
