@@ -44,6 +44,7 @@ class Bots(OneByOne):
     m: float = knob(16.0, "Size of that evidence.", unit="rollouts", ge=0)
     ignorance: float = knob(0.5, "Pass rate of a prompt left alone.", gt=0, lt=1)
     prior: float = knob(1.0, "Pseudo-counts before any outcome, on each side.", gt=0)
+    lag_discount: float = knob(1.0, "What a version of lag takes of an outcome's weight; 1 ignores lag.", gt=0, le=1)
 
     columns: ClassVar[tuple[str, ...]] = ("alpha", "beta")
     confidence: ClassVar[str] = "implementation"
@@ -66,7 +67,8 @@ class Bots(OneByOne):
         alone_PK = self._alone(values_PK, np.maximum(age_P - 1, 0))
         kept_PK = (1.0 - self.forget) * alone_PK + self.forget * self.prior
         before_PK = np.where((age_P > 0)[:, None], kept_PK, values_PK)
-        return before_PK + np.stack((accuracy_P, 1.0 - accuracy_P), axis=1)
+        weight_P = powers(self.lag_discount, lag_P)
+        return before_PK + np.stack((weight_P * accuracy_P, weight_P * (1.0 - accuracy_P)), axis=1)
 
     def _alone(self, values_PK: np.ndarray, steps_P: np.ndarray) -> np.ndarray:
         kept_P1 = powers(1.0 - self.forget, steps_P)[:, None]

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.state import OneByOne, Stat
+from services.difficulty.state import OneByOne, Stat, powers
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class CuresBayes(OneByOne):
     """
 
     reset_every: int = knob(0, "Length of a period; 0 never begins anew.", unit="steps", ge=0)
+    lag_discount: float = knob(1.0, "What a version of lag takes of an outcome's weight; 1 ignores lag.", gt=0, le=1)
 
     columns: ClassVar[tuple[str, ...]] = ("right", "wrong")
     confidence: ClassVar[str] = "code"
@@ -52,7 +53,8 @@ class CuresBayes(OneByOne):
         if self.reset_every:
             new_P = step_P // self.reset_every > decayed_P // self.reset_every
             values_PK = np.where(new_P[:, None], 0.0, values_PK)
-        return values_PK + np.stack((accuracy_P, 1.0 - accuracy_P), axis=1)
+        weight_P = powers(self.lag_discount, lag_P)
+        return values_PK + np.stack((weight_P * accuracy_P, weight_P * (1.0 - accuracy_P)), axis=1)
 
     def pseudo_counts(self, values_PK: np.ndarray, decayed_step_P: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
         """(alpha_P, beta_P)."""

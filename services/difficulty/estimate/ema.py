@@ -1,11 +1,11 @@
 """Exponential moving average of accuracy: the plainest tracker, for comparison.
 
-    v <- v + rate * (accuracy - v),   s <- (1 - rate)^2 * s + rate^2
+    v <- v + r * (accuracy - v),   s <- (1 - r)^2 * s + r^2,   r = rate * lag_discount ** lag
 
 s is the sum of squared weights behind v, so 1 / s is its effective number of observations (Kish): 1 at the start,
 (2 - rate) / rate in the long run. Read as pseudo-counts: alpha = v / s, beta = (1 - v) / s.
 
-Odd case: it knows neither steps nor lag; a prompt not visited is believed as before.
+Odd case: it knows no steps; a prompt not visited is believed as before.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.difficulty.state import OneByOne, Stat
+from services.difficulty.state import OneByOne, Stat, powers
 
 
 @dataclass(frozen=True)
 class Ema(OneByOne):
     """A moving average per prompt.
 
-    `rate`: weight of the newest outcome, in (0, 1). `prior`: value of a prompt never seen, in (0, 1).
+    `rate`: weight of the newest outcome, in (0, 1). `prior`: value of a prompt never seen, in (0, 1). `lag_discount`:
+    what a version of lag takes of the weight, in (0, 1]; 1 ignores lag.
 
     Worked number: 0.5 + 0.1 * (1 - 0.5) = 0.55, and 1 / (0.81 + 0.01) = 1.22 observations.
 
@@ -34,6 +35,7 @@ class Ema(OneByOne):
 
     rate: float = 0.1
     prior: float = 0.5
+    lag_discount: float = 1.0
 
     columns: ClassVar[tuple[str, ...]] = ("value", "squared_weights")
     confidence: ClassVar[str] = "standard"
@@ -42,6 +44,8 @@ class Ema(OneByOne):
         for name in ("rate", "prior"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: between 0 and 1")
+        if not 0 < self.lag_discount <= 1:
+            raise ValueError(f"lag_discount is {self.lag_discount}; accepted: above 0, at most 1")
 
     def initial(self) -> Stat:
         """The prior, worth one observation."""
@@ -57,9 +61,10 @@ class Ema(OneByOne):
     ) -> np.ndarray:
         """Move towards the outcome."""
         value_P, squares_P = values_PK.T
-        kept = 1.0 - self.rate
-        value_P = value_P + self.rate * (accuracy_P - value_P)
-        return np.stack((value_P, kept * kept * squares_P + self.rate * self.rate), axis=1)
+        rate_P = self.rate * powers(self.lag_discount, lag_P)
+        kept_P = 1.0 - rate_P
+        value_P = value_P + rate_P * (accuracy_P - value_P)
+        return np.stack((value_P, kept_P * kept_P * squares_P + rate_P * rate_P), axis=1)
 
     def pseudo_counts(self, values_PK: np.ndarray, decayed_step_P: np.ndarray, step: int) -> tuple[np.ndarray, ...]:
         """(alpha_P, beta_P)."""

@@ -23,7 +23,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.difficulty.state import OneByOne, Stat
+from services.difficulty.state import OneByOne, Stat, powers
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class SpoTracker(OneByOne):
 
     `d_half`: movement that halves the memory, nats, > 0. `rho_min`, `rho_max`: bounds of what is kept per visit, in
     (0, 1]; equal bounds are the paper's "constant". `prior_alpha`, `prior_beta`: counts of a prompt never seen, > 0.
+    `lag_discount`: what a version of lag takes of an outcome's weight, in (0, 1]; the paper's 1 ignores lag.
 
     Worked number: 3 of 8 right offline, then r = 1 and the policy moved by 0.005 nats.
 
@@ -47,6 +48,7 @@ class SpoTracker(OneByOne):
     rho_max: float = 0.96
     prior_alpha: float = 0.5
     prior_beta: float = 0.5
+    lag_discount: float = 1.0
 
     columns: ClassVar[tuple[str, ...]] = ("alpha", "beta", "fresh_right", "fresh_wrong", "forget")
     confidence: ClassVar[str] = "code"
@@ -57,6 +59,8 @@ class SpoTracker(OneByOne):
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
         if not 0 < self.rho_min <= self.rho_max <= 1:
             raise ValueError(f"rho is in [{self.rho_min}, {self.rho_max}]; accepted: 0 < rho_min <= rho_max <= 1")
+        if not 0 < self.lag_discount <= 1:
+            raise ValueError(f"lag_discount is {self.lag_discount}; accepted: above 0, at most 1")
 
     def initial(self) -> Stat:
         """A prompt never seen."""
@@ -88,7 +92,8 @@ class SpoTracker(OneByOne):
         after_PK = values_PK.copy()
         late_P = (step_P > decayed_P) & _waiting(values_PK)
         after_PK[late_P] = _settled(after_PK[late_P], self.rho_max)
-        seen_P2 = np.stack((accuracy_P, 1.0 - accuracy_P), axis=1)
+        weight_P = powers(self.lag_discount, lag_P)
+        seen_P2 = np.stack((weight_P * accuracy_P, weight_P * (1.0 - accuracy_P)), axis=1)
         forget_P = after_PK[:, 4]
         known_P = forget_P > 0
         after_PK[known_P, :2] = forget_P[known_P, None] * after_PK[known_P, :2] + seen_P2[known_P]

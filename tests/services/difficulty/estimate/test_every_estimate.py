@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import parts
+from pipeline.errors import UserError
 from services.difficulty.estimate.bots import Bots
 from services.difficulty.estimate.cures_bayes import CuresBayes
 from services.difficulty.estimate.sliding_window import SlidingWindow
@@ -35,6 +36,20 @@ def test_many_prompts_at_once_give_the_bits_of_each_alone(name, histories):
     assert together.tolist() == [list(each) for each in alone]
     alpha_P, beta_P = estimate.pseudo_counts(values, decayed, 41)
     assert (alpha_P >= 0).all() and (beta_P >= 0).all() and (alpha_P + beta_P > 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in parts.names("difficulty.estimate") if name != "sliding_window"])
+def test_with_a_discount_an_outcome_that_lags_says_less_and_without_one_as_much(name):
+    def believed(lag, **knobs):
+        estimate = parts.load("difficulty.estimate", name, **knobs)
+        stat = fold(estimate, [(1.0, 1, lag)])
+        alpha_P, beta_P = estimate.pseudo_counts(np.array([stat.values]), np.array([1]), 1)
+        return float(alpha_P[0] / (alpha_P[0] + beta_P[0]))
+
+    assert believed(0) == believed(0, lag_discount=0.5) == believed(3) > believed(1, lag_discount=0.5)
+    assert believed(1, lag_discount=0.5) > believed(3, lag_discount=0.5) > believed(99, lag_discount=0.5) >= 0.5
+    with pytest.raises(UserError, match="lag_discount"):
+        parts.load("difficulty.estimate", name, lag_discount=0.0)
 
 
 def test_left_alone_bots_drifts_to_one_half():
