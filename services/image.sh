@@ -33,8 +33,9 @@ needs)
     if [ -d /opt/torch ]; then
         echo /opt/torch > "$(/opt/sluice/bin/python -c 'import site; print(site.getsitepackages()[0])')/torch.pth"
     fi
-    # An empty Sluice: its metadata say what it needs.
+    # An empty Sluice: its metadata say what it needs. The texts come later: a word in the README installs nothing anew.
     mkdir -p /build/proto /build/pipeline /build/services
+    touch /build/README.md /build/LICENSE
     /opt/sluice/bin/pip install --no-cache-dir --constraint /build/constraints.txt "/build[$2]"
     ;;
 sluice)

@@ -18,12 +18,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _weighted
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class Cures(_pick.ByWeight):
+class Cures(_weighted.ByWeight):
     """Prompts near one half more often.
 
     Worked number: 0, 1, 2 and 4 of 4 right.

@@ -17,12 +17,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _quota
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class CurriculumStages(_pick.ByQuota):
+class CurriculumStages(_quota.ByQuota):
     """Easy, then medium, then hard.
 
     Worked number: in the second stage, of 10 places 8 are medium and 2 easy.

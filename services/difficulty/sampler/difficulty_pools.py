@@ -2,8 +2,8 @@
 
     hard: last mean <= hard_below,   easy: last mean >= easy_above,   normal: the rest, and what was never tried
 
-Source: the common practice of pooled sampling; thresholds and shares are ours. Whole places go by largest remainder;
-what a pool lacks goes to the others at random.
+Source: the common practice of pooled sampling; thresholds and shares are ours. Places are whole, and on the
+average of many choices each pool has exactly its share; what a pool lacks goes to the others at random.
 
 Odd case: of more than `pool` prompts the pools are those of that many candidates at random.
 """
@@ -16,12 +16,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _quota
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class DifficultyPools(_pick.ByQuota):
+class DifficultyPools(_quota.ByQuota):
     """Shares of hard, normal and easy prompts.
 
     Worked number: of 4 places one is hard, two are normal, one is easy.

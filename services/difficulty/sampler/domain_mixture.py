@@ -1,6 +1,6 @@
 """A fixed mixture of domains: so much of every batch from each, at random inside.
 
-    places_d = n * share_d / sum of shares, whole by largest remainder
+    places_d = n * share_d / sum of shares, rounded down or up at random: on the average of many choices exactly that
 
 Source: the usual data mixture. Domains are the prompts' own.
 
@@ -15,12 +15,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _quota
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class DomainMixture(_pick.ByQuota):
+class DomainMixture(_quota.ByQuota):
     """Shares by domain.
 
     Worked number: of 4 places three are math and one is code.
@@ -51,5 +51,5 @@ class DomainMixture(_pick.ByQuota):
 
     def places(self, states: Beliefs) -> np.ndarray:
         """Share of each domain."""
-        share_G = _pick.named(self.shares or {}, states.domains or ("",), self.rest)
+        share_G = _quota.named(self.shares or {}, states.domains or ("",), self.rest)
         return share_G if share_G.sum() > 0 else np.ones(len(share_G))

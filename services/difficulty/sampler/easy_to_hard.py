@@ -19,12 +19,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _weighted
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class EasyToHard(_pick.ByWeight):
+class EasyToHard(_weighted.ByWeight):
     """From easy to hard.
 
     Worked number: a pass rate of 0.25 weighs 0.5 at first and sqrt(0.75) at the end, with no floor.

@@ -17,12 +17,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _quota
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class Equitable(_pick.ByQuota):
+class Equitable(_quota.ByQuota):
     """Domains by marginal utility.
 
     Worked number: a = 1, b = 0.5 for both, costs 1 and 4: of 1000 to spend 386.49 and 153.38 tries are the best split,
@@ -57,7 +57,7 @@ class Equitable(_pick.ByQuota):
         prompts_G = np.maximum(np.bincount(domain_P, minlength=size), 1)
         error_G = np.bincount(domain_P, 1 - states.mean_P, minlength=size) / prompts_G
         tried_G = np.maximum(np.bincount(domain_P, states.visits_P, minlength=size), 1)
-        cost_G = _pick.named(self.costs or {}, states.domains or ("",), 1.0)
+        cost_G = _quota.named(self.costs or {}, states.domains or ("",), 1.0)
         return np.maximum(self.utility(error_G, tried_G, cost_G), 1e-12)
 
     def score(self, states: Beliefs) -> np.ndarray:

@@ -2,6 +2,9 @@
 
     failed lately: last mean accuracy <= at_most, newest outcome at most `within` steps ago
 
+Places are whole: where a choice's share is not, it is rounded down or up at random, so that it holds on the average of
+many choices, also of one prompt each.
+
 Source: the common practice of replaying hard examples; the numbers are ours.
 
 Odd case: when too few failed lately, the others fill up.
@@ -15,12 +18,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _quota
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class FailedReplay(_pick.ByQuota):
+class FailedReplay(_quota.ByQuota):
     """A second chance.
 
     Worked number: a share of 0.5 of 4 places is 2.

@@ -3,7 +3,8 @@
     score_p = population standard deviation of the mean accuracy of the prompt's turns
 
 Source: authors' code (np.std over epochs, ranked descending; one prompt is duplicated to fill a batch). A turn is what
-came back at one learner step. `best` prompts are kept and chosen in equal numbers, each copy a group of its own.
+came back at one learner step. `best` prompts are kept and chosen in turn, each copy a group of its own; whose turn it
+is follows from how many prompts the run has drawn, so their numbers are equal also where they are chosen one by one.
 
 Odd cases. Every choice looks at all prompts. Until prompts have two turns their score is 0 and the choice is by row:
 give it a run's posterior, or mix in a uniform share. Copies are the point, so it always chooses with replacement.
@@ -45,10 +46,12 @@ class HistoricalVariance:
     def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` indices into `states`, most of them copies; `UserError` when there is no prompt."""
         _pick.enough(states, min(n, 1))
+        if not n:
+            return np.empty(0, int)
         kept = _pick.lowest(-self.score(states.all()), self.best)
-        chosen = np.resize(kept, n) if n else np.empty(0, int)
+        chosen = kept[(states.drawn + np.arange(n)) % len(kept)]
         other = rng.random(n) < self.uniform_share
-        return np.where(other, rng.integers(max(len(states), 1), size=n), chosen).astype(int)
+        return np.where(other, rng.integers(len(states), size=n), chosen)
 
     def score(self, states: Beliefs) -> np.ndarray:
         """Standard deviation of the turns' means."""

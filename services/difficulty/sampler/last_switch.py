@@ -16,12 +16,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _weighted
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class LastSwitch(_pick.ByWeight):
+class LastSwitch(_weighted.ByWeight):
     """Tried, rested, tried again.
 
     Worked number: with d0 = 3, after 1, 3 and 6 steps a prompt is charged to 0.2835, 0.6321, 0.8647.

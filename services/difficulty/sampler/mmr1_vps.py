@@ -19,12 +19,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _weighted
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class Mmr1Vps(_pick.ByWeight):
+class Mmr1Vps(_weighted.ByWeight):
     """Prompts of uncertain outcome and different answers.
 
     Worked number: pass rates 0, 0.25, 0.5, 1 and diversities 0.4, 0.9, 0.6, 0.2.

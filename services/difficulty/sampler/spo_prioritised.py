@@ -16,12 +16,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _pick, _weighted
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class SpoPrioritised(_pick.ByWeight):
+class SpoPrioritised(_weighted.ByWeight):
     """Prompts of uncertain outcome more often.
 
     `floor`: weight that every prompt has, >= 0. `gamma`: how strongly evidence lowers a weight, in [0, 1]; the

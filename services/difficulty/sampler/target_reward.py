@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _keyed, _pick, _weighted
 from services.difficulty.state import Beliefs, States
 
 
@@ -47,8 +47,8 @@ class TargetReward:
     def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` indices into `states`; without replacement `UserError` when there are fewer prompts."""
         if self.tau == 0 or self.thompson:
-            return _pick.best(self, states, n, rng)
-        return _pick.weighted(self, states, n, rng)
+            return _keyed.best(self, states, n, rng)
+        return _weighted.weighted(self, states, n, rng)
 
     @property
     def ceiling(self) -> float:
@@ -59,7 +59,7 @@ class TargetReward:
         """w_P."""
         return np.exp(-np.abs(self.target - states.mean_P) / self.tau)
 
-    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+    def key(self, states: Beliefs, rng: np.random.Generator) -> np.ndarray:
         """Distance to the target; with tau > 0 the keys of a draw in proportion to w (Gumbel)."""
         alpha_P, beta_P = np.maximum(states.alpha_P, 1e-9), np.maximum(states.beta_P, 1e-9)
         p_P = rng.beta(alpha_P, beta_P) if self.thompson else states.mean_P

@@ -43,12 +43,12 @@ class Uniform:
             raise UserError(f"{n} prompts were asked for and there are none; accepted: at least one registered prompt")
         if self.with_replacement:
             return rng.integers(size, size=n) if n else np.empty(0, int)
-        places = np.arange(states.drawn, states.drawn + n)
+        first, end = states.drawn, states.drawn + n
         chosen = [
-            _pass(states.seed, index, size)[places[places // size == index] % size]
-            for index in range(states.drawn // max(size, 1), (states.drawn + n - 1) // max(size, 1) + 1)
+            _pass(states.seed, begun // size, size)[max(first - begun, 0) : end - begun]
+            for begun in range(first - first % max(size, 1), end, max(size, 1))
         ]
-        return np.concatenate(chosen or [np.empty(0)]).astype(int)
+        return np.concatenate([np.empty(0, int), *chosen])
 
     def score(self, states: Beliefs) -> np.ndarray:
         """Probability of each prompt, 1 / P."""

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _keyed, _pick
 from services.difficulty.state import Beliefs
 
 TINY = 1e-9
@@ -23,7 +23,7 @@ TINY = 1e-9
 
 
 @dataclass(frozen=True)
-class VadeThompson(_pick.ByKey):
+class VadeThompson(_keyed.ByKey):
     """Prompts whose next outcome would teach most, by a draw from what is believed.
 
     `uniform_share`: chance that a place goes to a prompt at random, in [0, 1]; paper 0.
@@ -52,7 +52,7 @@ class VadeThompson(_pick.ByKey):
         if self.pool < 0:
             raise ValueError(f"pool is {self.pool}; accepted: at least 0")
 
-    def key(self, states: Beliefs, n: int, rng: np.random.Generator) -> np.ndarray:
+    def key(self, states: Beliefs, rng: np.random.Generator) -> np.ndarray:
         """A draw's score, negated."""
         theta_P = rng.beta(np.maximum(states.alpha_P, TINY), np.maximum(states.beta_P, TINY))
         return -theta_P * (1.0 - theta_P) ** 2

@@ -17,12 +17,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.knobs import check, knob
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _weighted
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
-class Vspo(_pick.ByWeight):
+class Vspo(_weighted.ByWeight):
     """Prompts with something to win.
 
     Worked number: means 0.2, 0.5, 0.8 are worth 0.32, 0.25, 0.08.

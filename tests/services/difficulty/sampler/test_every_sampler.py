@@ -69,37 +69,11 @@ def test_every_prompt_has_a_score(name):
     assert np.isfinite(load(name).score(states())).all() and len(load(name).score(states())) == 60
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_weight_is_above_the_ceiling(name):
-    sampler = load(name)
-    if hasattr(sampler, "weight") and sampler.ceiling is not None:
-        assert sampler.weight(states(size=2000)).max() <= sampler.ceiling
-
-
-QUOTAS = {
-    "domain_mixture": {"shares": {"a": 3, "b": 1}, "rest": 0.0},
-    "difficulty_pools": {"hard": 0.1, "normal": 0.2, "easy": 0.7},
-    "curriculum_stages": {},
-    "equitable": {"costs": {"a": 9.0}},
-    "failed_replay": {"share": 0.9, "within": 4},
-}
-
-
-@pytest.mark.parametrize("name", QUOTAS)
-@pytest.mark.parametrize("pool", [32768, 500])
-def test_with_replacement_every_class_has_its_share_of_the_places(name, pool):
-    sampler, some = load(name, with_replacement=True, pool=pool, **QUOTAS[name]), states(size=2000)
-    wanted_C = sampler.places(some) / sampler.places(some).sum()
-    chosen = np.concatenate([sampler(some, 400, np.random.default_rng(seed)) for seed in range(20)])
-    found_C = np.bincount(sampler.classes(some)[chosen], minlength=len(wanted_C)) / len(chosen)
-    assert found_C == pytest.approx(wanted_C, abs=0.03) and len(set(chosen.tolist())) > 500
-
-
-def test_with_replacement_the_places_of_a_class_without_prompts_go_to_any():
-    sampler = load("domain_mixture", with_replacement=True, shares={"a": 1, "d": 1}, rest=0.0)
-    some = dataclasses.replace(states(size=2000), domains=("a", "b", "c", "d"))
-    found = np.bincount(some.history.domain_P[sampler(some, 6000, np.random.default_rng(0))]) / 6000
-    assert found == pytest.approx([2 / 3, 1 / 6, 1 / 6], abs=0.03)
+def test_no_weight_is_above_the_ceiling():
+    bounded = [each for each in map(load, NAMES) if hasattr(each, "weight") and each.ceiling is not None]
+    assert len(bounded) >= 7
+    for sampler in bounded:
+        assert 0 < sampler.weight(states(size=2000)).max() <= sampler.ceiling, sampler
 
 
 def test_equitable_gives_equal_places_at_the_best_split():

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from services.difficulty.sampler import _pick
+from services.difficulty.sampler import _weighted
 from services.difficulty.sampler.cures import Cures
 from services.difficulty.sampler.domain_mixture import DomainMixture
 from services.difficulty.sampler.spo_prioritised import SpoPrioritised
+from services.difficulty.sampler.target_reward import TargetReward
 from services.difficulty.sampler.vade_thompson import VadeThompson
 from services.difficulty.state import Beliefs, History
 
@@ -16,16 +17,16 @@ SIZE, N, TURNS = 40_000, 64, 150
 KINDS = np.array([(1, 30), (2, 20), (4, 8), (1, 1), (8, 4), (30, 1)], float)
 
 
-def states(busy=0):
-    kind_P = np.random.default_rng(1).integers(len(KINDS), size=SIZE)
+def states(busy=0, size=SIZE):
+    kind_P = np.random.default_rng(1).integers(len(KINDS), size=size)
     alpha_P, beta_P = KINDS[kind_P].T
-    return kind_P, Beliefs(alpha_P, beta_P, alpha_P, np.arange(SIZE) < busy)
+    return kind_P, Beliefs(alpha_P, beta_P, alpha_P, np.arange(size) < busy)
 
 
-def counts(sampler, kind_P, some, seed):
+def counts(sampler, kind_P, some, seed, turns=TURNS):
     rng = np.random.default_rng(seed)
-    chosen = [sampler(some, N, rng) for _ in range(TURNS)]
-    assert all(len(set(each.tolist())) == N for each in chosen)
+    chosen = [sampler(some, N, rng) for _ in range(turns)]
+    assert sampler.with_replacement or all(len(set(each.tolist())) == N for each in chosen)
     return np.bincount(kind_P[np.concatenate(chosen)], minlength=len(KINDS))
 
 
@@ -35,11 +36,13 @@ def chi_square(one, other):
     return (((one - other) ** 2) / np.maximum(total, 1)).sum()
 
 
+@pytest.mark.parametrize("with_replacement", [False, True])
 @pytest.mark.parametrize("sampler", [SpoPrioritised(), SpoPrioritised(uniform_share=0.3), Cures()])
-def test_chunks_choose_as_the_full_draw_does(sampler, monkeypatch):
+def test_chunks_choose_as_the_full_draw_does(sampler, with_replacement, monkeypatch):
+    sampler = dataclasses.replace(sampler, with_replacement=with_replacement)
     kind_P, some = states()
     chunked = counts(sampler, kind_P, some, 0)
-    monkeypatch.setattr(_pick, "FULL", SIZE)
+    monkeypatch.setattr(_weighted, "FULL", SIZE)
     assert chi_square(chunked, counts(sampler, kind_P, some, 1)) < 20.5
 
 
@@ -47,6 +50,14 @@ def test_a_pool_chooses_as_the_full_draw_does():
     kind_P, some = states()
     pooled, full = (counts(VadeThompson(pool=pool), kind_P, some, pool) for pool in (8192, 0))
     assert chi_square(pooled, full) < 20.5
+
+
+@pytest.mark.parametrize("sampler", [VadeThompson(), TargetReward(thompson=True), TargetReward(thompson=True, tau=0)])
+def test_with_replacement_each_places_own_candidates_choose_as_all_do(sampler):
+    kind_P, some = states(size=4000)
+    drawn = [dataclasses.replace(sampler, with_replacement=True, pool=pool) for pool in (1000, 0)]
+    few, full = (counts(each, kind_P, some, each.pool, turns=40) for each in drawn)
+    assert chi_square(few, full) < 20.5
 
 
 @pytest.mark.parametrize("with_replacement", [False, True])

@@ -1,5 +1,7 @@
 """The samplers: worked numbers, distinct prompts, the same choice from the same seed."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,6 +37,23 @@ def test_uniform_takes_every_prompt_once_per_pass_whatever_the_bites():
 
 def test_uniform_gives_more_passes_when_more_prompts_are_asked_for_than_exist():
     assert sorted(Uniform()(states([1], [1]), 3, rng()).tolist()) == [0, 0, 0]
+
+
+def test_uniform_chooses_the_same_in_one_bite_of_many_passes_as_one_by_one():
+    ones = [1] * 7
+    one_by_one = [int(Uniform()(states(ones, ones, drawn=place), 1, rng())[0]) for place in range(5, 45)]
+    assert Uniform()(states(ones, ones, drawn=5), 40, rng()).tolist() == one_by_one
+    assert Uniform()(states(ones, ones, drawn=5), 0, rng()).tolist() == []
+
+
+def test_uniform_costs_what_its_passes_cost():
+    size, passes = 100, 4000
+    begun = time.process_time()
+    orders = [np.random.default_rng([9, index]).permutation(size) for index in range(passes)]
+    drawn = time.process_time()
+    chosen = Uniform()(states([1] * size, [1] * size, seed=9), size * passes, rng())
+    assert time.process_time() - drawn < 10 * (drawn - begun)
+    assert (chosen == np.concatenate(orders)).all()
 
 
 def test_uniform_order_follows_from_the_seed():
