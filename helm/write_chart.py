@@ -21,6 +21,8 @@ from services.verification.sandbox import seccomp
 
 CHART = Path(__file__).parent / "sluice"
 NAME = {"type": "string", "pattern": "^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$"}
+KEY = {"type": "string", "pattern": "^[-._A-Za-z0-9]+$"}
+KEY_OR_EMPTY = {"type": "string", "pattern": "^[-._A-Za-z0-9]*$"}
 COUNT = {"type": "integer", "minimum": 0}
 POSITIVE = {"type": "integer", "minimum": 1}
 QUANTITY = {"type": "string", "pattern": "^[0-9]+([.][0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$"}
@@ -44,8 +46,17 @@ BOUNDS: dict[str, Any] = {
     "image.pullSecrets": NAMES,
     "kafka.bootstrapServers": {"type": "string", "pattern": "^([^\\s:,/]+:[0-9]{1,5}(,[^\\s:,/]+:[0-9]{1,5})*)?$"},
     "kafka.sasl.mechanism": {"enum": ["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]},
+    "kafka.sasl.usernameKey": KEY,
+    "kafka.sasl.passwordKey": KEY,
+    "kafka.tls.caKey": KEY,
+    "kafka.tls.certKey": KEY_OR_EMPTY,
+    "kafka.tls.keyKey": KEY_OR_EMPTY,
     "topics.manage": {"enum": ["job", "strimzi", "none"]},
     "topics.strimzi.replicas": POSITIVE,
+    "topics.strimzi.cluster": NAME,
+    "topics.strimzi.namespace": NAME,
+    "model.tokenSecret": NAME,
+    "serviceAccount.name": NAME,
     "serviceAccount.annotations": TEXTS,
     "networkPolicy.metricsFrom": OBJECTS,
     "networkPolicy.kafkaTo": OBJECTS,
@@ -95,6 +106,8 @@ BY_NAME: dict[str, Any] = {
     "terminationGracePeriodSeconds": {"type": "integer", "minimum": 15},
     "maxUnavailable": {"anyOf": [POSITIVE, {"type": "string", "pattern": "^[0-9]{1,3}%$"}]},
 }
+IN_A_CLUSTER = {"run": 48, "prefix": 32}
+"""Fields of the run file that become labels and names there, which end in a letter or digit; with their length."""
 ONE = {"learning": "only one learner may write", "difficulty": "only one may hold the posterior"}
 
 
@@ -118,6 +131,8 @@ def run_schema() -> tuple[dict[str, Any], dict[str, Any]]:
     schema = json.loads(json.dumps(config.schema()).replace('"change"', '"x-change"'))
     definitions = schema.pop("$defs")
     schema["properties"].pop("log")
+    for field, length in IN_A_CLUSTER.items():
+        schema["properties"][field]["pattern"] = f"^[a-z0-9]([a-z0-9-]{{0,{length - 2}}}[a-z0-9])?$"
     return schema, definitions
 
 

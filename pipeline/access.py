@@ -6,7 +6,8 @@
     admin   call, and Pause, Resume, Drain, SaveCheckpoint
 
 Health is open to whoever can connect. Everything comes from these environment variables; secrets are read from files,
-and read again when a file changes:
+and read again when a file changes, by doors and by who calls them: a token counts from the next call, a certificate
+from the next connection, and a caller makes one for it.
 
     SLUICE_TLS_CERT SLUICE_TLS_KEY SLUICE_TLS_CA     paths; with all three a door speaks mutual TLS
     SLUICE_TLS_SERVER_NAME                           client: the name to expect in a server's certificate
@@ -19,7 +20,9 @@ and read again when a file changes:
 from __future__ import annotations
 
 import hmac
+import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,8 @@ OPEN = "/grpc.health.v1.Health/"
 WATCH = f"{OPEN}Watch"
 MAX_MESSAGE_BYTES = 64 * 2**20
 MAX_CALLS = 256
+NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+"""Not below 0; a million may come as 1e+06."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,20 @@ class Access:
     def asks(self) -> bool:
         """Must a caller prove a role?"""
         return bool(self.tokens or self.names)
+
+    def files(self) -> tuple[bytes, bytes, bytes]:
+        """Key, certificate and authority as their files hold them now. Raises `UserError` where one cannot be used."""
+        found = {path: read_secret(path) for path in (self.key, self.certificate, self.authority)}
+        for path, text in found.items():
+            if not text:  # gRPC ends the process for it
+                raise UserError(f"file {path!r} is empty; accepted: a key or certificates, as PEM")
+        return found[self.key].encode(), found[self.certificate].encode(), found[self.authority].encode()
+
+    def stamp(self) -> tuple[tuple[int, ...], ...]:
+        """Differs once a file has changed. The part of one that is missing or empty, as while it is written, is ()."""
+        files = (Path(path) for path in (self.key, self.certificate, self.authority))
+        seen = (file.stat() if file.exists() else None for file in files)
+        return tuple((one.st_mtime_ns, one.st_ino, one.st_size) if one and one.st_size else () for one in seen)
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Access:
@@ -165,7 +184,7 @@ def _number(environment: Mapping[str, str], name: str, default: float, least: in
     given = environment.get(name, "")
     if not given:
         return default
-    number = float(given) if given.replace(".", "", 1).isdigit() else -1.0
-    if number < least:
+    number = float(given) if NUMBER.fullmatch(given) else -1.0
+    if not least <= number < math.inf:
         raise UserError(f"{name} is {given!r}; accepted: a number, {least} or more")
     return number

@@ -32,7 +32,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from pipeline import config_errors, lora, parts, partspec, serving
+from pipeline import config_errors, lora, parts, partspec, serving, yaml12
 from pipeline import overrides as settings
 from pipeline.errors import UserError
 
@@ -306,7 +306,7 @@ def load(path: str | Path, overrides: Annotated[list[str], "a.b=c"] | None = Non
     if not file.is_file():
         raise UserError(f"run file {str(path)!r} does not exist; accepted: a YAML file (`sluice init` writes one)")
     try:
-        tree = yaml.safe_load(file.read_text())
+        tree = yaml12.read(file.read_text())
     except yaml.YAMLError as error:
         raise UserError(
             f"run file {str(path)!r} is no YAML: {' '.join(str(error).split())}; accepted: a YAML mapping"

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sluice.v1 import control_pb2
 GB = 1e9
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 4}
 ADAM_STATES = 2
-DOOR_S = 10.0
+DOOR_S, POLL_S = 10.0, 1.0
 ANSWERING = ("serving", "stale", "drained", "draining")
 PROCESS_BYTES = 0.6 * GB
 """A process that has imported torch, on a CPU; measured."""
@@ -52,20 +53,37 @@ def examine(run: Run) -> list[Finding]:
     return [*first, *_data(run), *_model(run), *_disk(run)]
 
 
-def reach(run: Run, doors: list[str]) -> list[Finding]:
-    """Does the log answer, and every door ("service=host:port")? Raises `UserError` for one that names neither."""
-    findings = _log(run) + _stores(run)
-    for door in doors:
-        service, equals, address = door.partition("=")
-        if not equals or service not in SERVICES:
-            raise UserError(f"--door is {door!r}; accepted: {' or '.join(SERVICES)}, then =host:port")
-        client = Client(address)
-        status = client.status(timeout=DOOR_S)
-        client.close()
-        state = control_pb2.WorkerState.Name(status.state).removeprefix("WORKER_STATE_").lower() if status else ""
-        said = f"{address}: {status.worker_id} is {state} {status.reason}" if status else f"{address} does not answer"
-        findings.append(Finding(state in ANSWERING, service, said.rstrip()))
-    return findings
+def reach(run: Run, doors: list[str], wait_s: float = 0.0) -> list[Finding]:
+    """Does the log answer, and every door ("service=host:port")? A door that does not serve yet has `wait_s` to do so.
+
+    All doors share that time. Raises `UserError` for a door that names no service, or no address.
+    """
+    asked = [_named(door) for door in doors]
+    deadline = time.monotonic() + wait_s
+    return [*_log(run), *_stores(run), *(_door(service, address, deadline) for service, address in asked)]
+
+
+def _named(door: str) -> tuple[str, str]:
+    service, equals, address = door.partition("=")
+    if not equals or service not in SERVICES:
+        raise UserError(f"--door is {door!r}; accepted: {' or '.join(SERVICES)}, then =host:port")
+    return service, address
+
+
+def _door(service: str, address: str, deadline: float) -> Finding:
+    """Asked once, and again until it serves or the time is over."""
+    while not (found := _asked(service, address)).good and time.monotonic() + POLL_S < deadline:
+        time.sleep(POLL_S)
+    return found
+
+
+def _asked(service: str, address: str) -> Finding:
+    client = Client(address)
+    status = client.status(timeout=DOOR_S)
+    client.close()
+    state = control_pb2.WorkerState.Name(status.state).removeprefix("WORKER_STATE_").lower() if status else ""
+    said = f"{address}: {status.worker_id} is {state} {status.reason}" if status else f"{address} does not answer"
+    return Finding(state in ANSWERING, service, said.rstrip())
 
 
 def _python(run: Run) -> list[Finding]:

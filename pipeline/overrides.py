@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from pipeline import yaml12
 from pipeline.errors import UserError
 
 FIELD, KNOB = "field.field=value", "KNOB=VALUE"
@@ -16,12 +17,14 @@ def read(override: str, accepted: str = FIELD) -> tuple[str, Any]:
 
     >>> read("learning.steps=3")
     ('learning.steps', 3)
+    >>> read("learning.lr=1e-06")
+    ('learning.lr', 1e-06)
     """
     name, equals, value = override.partition("=")
     if not equals or not name:
         raise UserError(f"--set {override!r} has no value; accepted: {accepted}")
     try:
-        return name, yaml.safe_load(value)
+        return name, yaml12.read(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override!r} is no YAML; accepted: {accepted}") from error
 

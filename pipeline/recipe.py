@@ -22,7 +22,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline import partspec
+from pipeline import partspec, yaml12
 from pipeline.config import Run
 from pipeline.errors import UserError
 
@@ -238,7 +238,7 @@ def _tree(what: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
     if not path.is_file():
         raise UserError.choice("the recipe", name, [*shipped(), "a YAML file"])
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml12.read(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise UserError(f"recipe file {name!r} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, Mapping):

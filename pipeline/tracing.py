@@ -22,6 +22,8 @@ from pipeline.metrics import Meter
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 SHARE = "OTEL_TRACES_SAMPLER_ARG"
 USUAL_SHARE = 0.01
+NUMBER = re.compile(r"(\d(\.\d+)?|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+"""Not below 0; 0.00001 may come as 1e-05."""
 
 
 class Tracer(Protocol):
@@ -56,10 +58,10 @@ def open_tracer(meter: Meter, run: str, environment: Mapping[str, str] = os.envi
 def share_of(environment: Mapping[str, str]) -> float:
     """The share of requests that are traced. Raises `UserError` for what is no share.
 
-    >>> share_of({}), share_of({"OTEL_TRACES_SAMPLER_ARG": "0.5"})
-    (0.01, 0.5)
+    >>> share_of({}), share_of({"OTEL_TRACES_SAMPLER_ARG": "0.5"}), share_of({"OTEL_TRACES_SAMPLER_ARG": "1e-05"})
+    (0.01, 0.5, 1e-05)
     """
     text = environment.get(SHARE) or str(USUAL_SHARE)
-    if not re.fullmatch(r"0(\.\d+)?|1(\.0+)?|\.\d+", text):
+    if not NUMBER.fullmatch(text) or float(text) > 1:
         raise UserError(f"{SHARE} is {text!r}; accepted: a number from 0 to 1")
     return float(text)

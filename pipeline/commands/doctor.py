@@ -17,6 +17,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SERVICE=HOST:PORT",
         help="a running service to ask for its state",
     )
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="how long the doors may take until they serve"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="override a field of the run file")
 
 
@@ -28,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
 
     run = config.load(args.file, args.set)
     recipe.compose(run)
-    findings = doctor.reach(run, args.door) if args.door else doctor.examine(run)
+    findings = doctor.reach(run, args.door, args.wait) if args.door else doctor.examine(run)
     table = Table("", "what", "found")
     for one in findings:
         table.add_row({True: "ok", False: "NO", None: ""}[one.good], one.what, one.found)

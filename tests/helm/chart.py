@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm/sluice"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
+BROKER = {"kafka": {"bootstrapServers": "k:9092"}}
+STRIMZI = BROKER | {"topics": {"manage": "strimzi", "strimzi": {"cluster": "main"}}}
 OLDEST, NEWEST = "1.27.0", "1.37.0"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SERVICES = ("generation", "verification", "difficulty", "learning")
@@ -31,14 +34,16 @@ def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
-def attempt(values: dict[str, Any] | Path, release: str = "r", kube: str = NEWEST) -> subprocess.CompletedProcess[str]:
+def attempt(
+    values: dict[str, Any] | Path, release: str = "r", kube: str = NEWEST, chart: Path = CHART
+) -> subprocess.CompletedProcess[str]:
     """`helm template` of these values."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         if not isinstance(values, Path):
-            yaml.safe_dump(values, file)
+            json.dump(values, file)  # PyYAML leaves text such as 1e5 without quotes, a number to Helm
             file.flush()
         path = values if isinstance(values, Path) else Path(file.name)
-        return helm("template", release, str(CHART), "-f", str(path), "--namespace", "rl", "--kube-version", kube)
+        return helm("template", release, str(chart), "-f", str(path), "--namespace", "rl", "--kube-version", kube)
 
 
 def render(values: dict[str, Any] | Path, release: str = "r") -> list[dict[str, Any]]:
@@ -48,9 +53,31 @@ def render(values: dict[str, Any] | Path, release: str = "r") -> list[dict[str, 
     return [one for one in yaml.load_all(done.stdout, LOADER) if one]
 
 
+def notes(values: dict[str, Any] | Path, folder: Path, release: str = "r") -> str:
+    """What Helm says after an install, which it says to a cluster only: here as an object of a copied chart."""
+    chart = shutil.copytree(CHART, folder / "sluice")
+    told = 'kind: Notes\ntext: {{ include (print .Template.BasePath "/NOTES.txt") . | quote }}\n'
+    (chart / "templates/notes.yaml").write_text(told)
+    done = attempt(values, release, chart=chart)
+    assert done.returncode == 0, done.stderr
+    return next(one["text"] for one in yaml.load_all(done.stdout, LOADER) if one and one["kind"] == "Notes")
+
+
 def of(objects: list[dict[str, Any]], *kinds: str) -> list[dict[str, Any]]:
     """Those of these kinds."""
     return [one for one in objects if one["kind"] in kinds]
+
+
+def job(values: dict[str, Any] | Path) -> dict[str, Any]:
+    """The Job that starts the run."""
+    (one,) = of(render(values), "Job")
+    return one
+
+
+def environment(spec: dict[str, Any]) -> dict[str, str]:
+    """What a pod's containers are told; of a secret's value, the secret's name."""
+    every = [variable for part in ("initContainers", "containers") for c in spec.get(part, []) for variable in c["env"]]
+    return {v["name"]: v.get("value") or next(iter(v["valueFrom"].values())).get("name", "") for v in every}
 
 
 def name(one: dict[str, Any]) -> str:

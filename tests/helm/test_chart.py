@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import random
 import sys
@@ -14,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline import config
+from pipeline import config, yaml12
 from pipeline.topics import TOPICS
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -37,6 +38,7 @@ from chart import (
 )
 
 RANDOM = 30
+RELEASES = ("r", "2024", "rl-sluice", "a-long-name-of-a-release-that-is-still-allowed")
 # One megabyte of definitions would be read again for every object.
 kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "schemas").glob("*.json")}
@@ -56,7 +58,7 @@ def random_values(seed: int) -> dict[str, Any]:
         "image": {"registry": draw.choice(["", "registry.example.com/a/b"]), "tag": draw.choice(["", "1.2.3"])},
         "kafka": {"bootstrapServers": draw.choice(["kafka:9092", "a:9092,b:9093", "10.0.0.1:19092"])},
         "run": {
-            "run": draw.choice(["demo", "a-long-name-of-a-run-that-is-still-allowed"]),
+            "run": draw.choice(["demo", "a-long-name-of-a-run-that-is-still-allowed", "2024", "on", "1e5"]),
             "max_lag": draw.randint(0, 8),
         },
         "topics": {"manage": draw.choice(["job", "none", "strimzi"]), "strimzi": {"cluster": "main"}},
@@ -73,8 +75,12 @@ def random_values(seed: int) -> dict[str, Any]:
             "dashboards": {"enabled": coin(0.3)},
             "prometheus": draw.choice(["", "http://prometheus:9090"]),
         },
-        "tracing": {"endpoint": draw.choice(["", "http://collector:4317"]), "share": draw.choice([0, 0.25, 1])},
-        "doors": {},
+        "tracing": {
+            "endpoint": draw.choice(["", "http://collector:4317"]),
+            "share": draw.choice([0, 0.25, 1, 0.00001]),
+        },
+        "doors": {"callsPerSecond": draw.choice([0, 1000000])},
+        "security": {"runAsUser": draw.choice([10001, 1000660000])},  # the second as OpenShift gives it
     }
     if coin():
         values["kafka"]["tls"] = {"enabled": True, "existingSecret": draw.choice(["", "ca"])}
@@ -100,6 +106,7 @@ def random_values(seed: int) -> dict[str, Any]:
             "podLabels": {"team": "rl"} if coin() else {},
             "podAnnotations": {"note": "x"} if coin() else {},
             "extraEnv": [{"name": "A", "value": "b"}] if coin() else [],
+            "preStopSeconds": draw.choice([5, 50]),
         }
         if service in ("generation", "verification"):
             values[service]["autoscaling"] = scaling(draw)
@@ -116,7 +123,8 @@ SETS: dict[str, Any] = {path.stem: path for path in EXAMPLES} | {f"random-{n}": 
 @pytest.fixture(scope="module")
 def rendered() -> dict[str, list[dict[str, Any]]]:
     """Every set, rendered once."""
-    return {which: render(values) for which, values in SETS.items()}
+    releases = dict(zip(SETS, itertools.cycle(RELEASES), strict=False))
+    return {which: render(values, releases[which]) for which, values in SETS.items()}
 
 
 def values_of(which: str) -> dict[str, Any]:
@@ -294,7 +302,7 @@ def test_a_network_policy_names_every_port_in_use(rendered, which):
 @pytest.mark.parametrize("which", [path.stem for path in EXAMPLES])
 def test_the_run_file_in_the_config_map_is_one_that_sluice_reads(rendered, which):
     (found,) = [one for one in of(rendered[which], "ConfigMap") if name(one).endswith("-run")]
-    run = config.parse(yaml.safe_load(found["data"]["run.yaml"]))
+    run = config.parse(yaml12.read(found["data"]["run.yaml"]))
     assert run.log == "kafka://" + values_of(which)["kafka"]["bootstrapServers"]
 
 

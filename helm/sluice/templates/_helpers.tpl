@@ -1,11 +1,19 @@
+{{/* RELEASE-sluice; RELEASE where that says sluice already. A part of the release's hash follows where two releases would
+have one name (`rl` and `rl-sluice`, or long ones), or the name had to change: a Service's begins with a letter and has
+no dot. At most 40 characters, since what the chart and Kubernetes put behind it has to fit in 63. */}}
 {{- define "sluice.name" -}}
-{{- $name := ternary .Release.Name (printf "%s-sluice" .Release.Name) (contains "sluice" .Release.Name) -}}
-{{- $name | trunc 40 | trimSuffix "-" -}}
+{{- $said := contains "sluice" .Release.Name -}}
+{{- $full := ternary .Release.Name (printf "%s-sluice" .Release.Name) $said -}}
+{{- $name := ternary $full (printf "sluice-%s" .Release.Name) (regexMatch "^[a-z]" $full) | replace "." "-" -}}
+{{- if or (ne $name $full) (gt (len $name) 40) (and $said (hasSuffix "-sluice" $name)) -}}
+{{- $name = printf "%s-%s" ($name | trunc 31 | trimSuffix "-") (sha256sum .Release.Name | trunc 8) -}}
+{{- end -}}
+{{- $name -}}
 {{- end -}}
 
 {{- define "sluice.selector" -}}
 app.kubernetes.io/name: sluice
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "sluice.labels" -}}
@@ -13,11 +21,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
-sluice.dev/run: {{ .Values.run.run | default "demo" }}
+sluice.dev/run: {{ .Values.run.run | default "demo" | quote }}
 {{- end -}}
 
 {{- define "sluice.serviceAccount" -}}
 {{- .Values.serviceAccount.name | default (ternary (include "sluice.name" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{/* The start hook comes before the release's own account, so it has one like it: its own, gone with the hook. */}}
+{{- define "sluice.startAccount" -}}
+{{- $own := and .Values.serviceAccount.create (ne .Values.topics.manage "strimzi") -}}
+{{- ternary (printf "%s-start" (include "sluice.name" .)) (include "sluice.serviceAccount" .) $own -}}
 {{- end -}}
 
 {{/* Where a service lives: verification that runs programs has a namespace of its own, with the least that its jails need. */}}
@@ -75,9 +89,9 @@ sluice.dev/run: {{ .Values.run.run | default "demo" }}
 
 {{- define "sluice.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ .Values.security.runAsUser }}
-runAsGroup: {{ .Values.security.runAsUser }}
-fsGroup: {{ .Values.security.fsGroup }}
+runAsUser: {{ int64 .Values.security.runAsUser }}
+runAsGroup: {{ int64 .Values.security.runAsUser }}
+fsGroup: {{ int64 .Values.security.fsGroup }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
@@ -94,12 +108,8 @@ capabilities: {drop: [ALL]}
 - {name: SLUICE_CACHE, value: /var/cache/sluice}
 - {name: HF_HOME, value: /var/cache/sluice/huggingface}
 {{- if .Values.tracing.endpoint }}
-- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .Values.tracing.endpoint }}}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .Values.tracing.endpoint | quote }}}
 - {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .Values.tracing.share | quote }}}
-{{- end }}
-{{- if .Values.model.tokenSecret }}
-- name: HF_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ .Values.model.tokenSecret }}, key: token}}
 {{- end }}
 {{- $tls := .Values.kafka.tls.enabled }}
 {{- $sasl := .Values.kafka.sasl.mechanism }}
@@ -108,24 +118,24 @@ capabilities: {drop: [ALL]}
   value: {{ ternary (ternary "SASL_SSL" "SSL" (ne $sasl "")) "SASL_PLAINTEXT" $tls }}
 {{- end }}
 {{- if and $tls .Values.kafka.tls.existingSecret }}
-- {name: SLUICE_KAFKA_SSL_CAFILE, value: {{ printf "/etc/sluice-kafka-tls/%s" .Values.kafka.tls.caKey }}}
+- {name: SLUICE_KAFKA_SSL_CAFILE, value: {{ printf "/etc/sluice-kafka-tls/%s" .Values.kafka.tls.caKey | quote }}}
 {{- if .Values.kafka.tls.certKey }}
-- {name: SLUICE_KAFKA_SSL_CERTFILE, value: {{ printf "/etc/sluice-kafka-tls/%s" .Values.kafka.tls.certKey }}}
-- {name: SLUICE_KAFKA_SSL_KEYFILE, value: {{ printf "/etc/sluice-kafka-tls/%s" .Values.kafka.tls.keyKey }}}
+- {name: SLUICE_KAFKA_SSL_CERTFILE, value: {{ printf "/etc/sluice-kafka-tls/%s" .Values.kafka.tls.certKey | quote }}}
+- {name: SLUICE_KAFKA_SSL_KEYFILE, value: {{ printf "/etc/sluice-kafka-tls/%s" .Values.kafka.tls.keyKey | quote }}}
 {{- end }}
 {{- end }}
 {{- if $sasl }}
 - {name: SLUICE_KAFKA_SASL_MECHANISM, value: {{ $sasl }}}
 - name: SLUICE_KAFKA_SASL_USERNAME
-  valueFrom: {secretKeyRef: {name: {{ .Values.kafka.sasl.existingSecret }}, key: {{ .Values.kafka.sasl.usernameKey }}}}
-- {name: SLUICE_KAFKA_SASL_PASSWORD_FILE, value: {{ printf "/etc/sluice-kafka-sasl/%s" .Values.kafka.sasl.passwordKey }}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.kafka.sasl.existingSecret | quote }}, key: {{ .Values.kafka.sasl.usernameKey | quote }}}}
+- {name: SLUICE_KAFKA_SASL_PASSWORD_FILE, value: {{ printf "/etc/sluice-kafka-sasl/%s" .Values.kafka.sasl.passwordKey | quote }}}
 {{- end }}
 {{- if .Values.doors.tls.existingSecret }}
 - {name: SLUICE_TLS_CERT, value: /etc/sluice-doors/tls.crt}
 - {name: SLUICE_TLS_KEY, value: /etc/sluice-doors/tls.key}
 - {name: SLUICE_TLS_CA, value: /etc/sluice-doors/ca.crt}
 {{- if .Values.doors.tls.serverName }}
-- {name: SLUICE_TLS_SERVER_NAME, value: {{ .Values.doors.tls.serverName }}}
+- {name: SLUICE_TLS_SERVER_NAME, value: {{ .Values.doors.tls.serverName | quote }}}
 {{- end }}
 {{- range $role, $names := .Values.doors.tls.allow }}
 {{- if $names }}
@@ -138,8 +148,16 @@ capabilities: {drop: [ALL]}
 - {name: SLUICE_TOKEN_FILE, value: /etc/sluice-tokens/client}
 {{- end }}
 - {name: SLUICE_MAX_MESSAGE_BYTES, value: {{ .Values.doors.maxMessageBytes | int64 | quote }}}
-- {name: SLUICE_MAX_CALLS, value: {{ .Values.doors.maxCalls | quote }}}
+- {name: SLUICE_MAX_CALLS, value: {{ .Values.doors.maxCalls | int64 | quote }}}
 - {name: SLUICE_CALLS_PER_S, value: {{ .Values.doors.callsPerSecond | quote }}}
+{{- end -}}
+
+{{/* For who gets models and data from the hub: generation, learning, and the start that reads the prompts. */}}
+{{- define "sluice.hubToken" -}}
+{{- with .Values.model.tokenSecret }}
+- name: HF_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ quote . }}, key: token}}
+{{- end }}
 {{- end -}}
 
 {{- define "sluice.mounts" -}}
@@ -162,16 +180,16 @@ capabilities: {drop: [ALL]}
 {{- define "sluice.volumes" -}}
 - {name: tmp, emptyDir: {}}
 {{- if and .Values.kafka.tls.enabled .Values.kafka.tls.existingSecret }}
-- {name: kafka-tls, secret: {secretName: {{ .Values.kafka.tls.existingSecret }}, defaultMode: 0440}}
+- {name: kafka-tls, secret: {secretName: {{ .Values.kafka.tls.existingSecret | quote }}, defaultMode: 0440}}
 {{- end }}
 {{- if .Values.kafka.sasl.mechanism }}
-- {name: kafka-sasl, secret: {secretName: {{ .Values.kafka.sasl.existingSecret }}, defaultMode: 0440}}
+- {name: kafka-sasl, secret: {secretName: {{ .Values.kafka.sasl.existingSecret | quote }}, defaultMode: 0440}}
 {{- end }}
 {{- if .Values.doors.tls.existingSecret }}
-- {name: doors, secret: {secretName: {{ .Values.doors.tls.existingSecret }}, defaultMode: 0440}}
+- {name: doors, secret: {secretName: {{ .Values.doors.tls.existingSecret | quote }}, defaultMode: 0440}}
 {{- end }}
 {{- if .Values.doors.tokens.existingSecret }}
-- {name: tokens, secret: {secretName: {{ .Values.doors.tokens.existingSecret }}, defaultMode: 0440}}
+- {name: tokens, secret: {secretName: {{ .Values.doors.tokens.existingSecret | quote }}, defaultMode: 0440}}
 {{- end }}
 {{- end -}}
 
@@ -179,7 +197,7 @@ capabilities: {drop: [ALL]}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ quote . }}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -1,0 +1,25 @@
+{{/* What the schema cannot say, because it is about two values: each is refused with a sentence that names them. */}}
+{{- define "sluice.refuse" -}}
+{{- $kafka := .Values.kafka -}}
+{{- if and $kafka.sasl.mechanism (not $kafka.sasl.existingSecret) -}}
+{{- fail (printf "kafka.sasl.existingSecret is empty with kafka.sasl.mechanism %s; accepted: the name of a secret that holds user name and password" $kafka.sasl.mechanism) -}}
+{{- end -}}
+{{- if ne (empty $kafka.tls.certKey) (empty $kafka.tls.keyKey) -}}
+{{- fail (printf "kafka.tls.certKey is %q and kafka.tls.keyKey is %q; accepted: both, or neither" $kafka.tls.certKey $kafka.tls.keyKey) -}}
+{{- end -}}
+{{- if and $kafka.tls.certKey (not $kafka.tls.existingSecret) -}}
+{{- fail (printf "kafka.tls.certKey is %q and kafka.tls.existingSecret is empty; accepted: the name of the secret that holds it" $kafka.tls.certKey) -}}
+{{- end -}}
+{{- $root := . -}}
+{{- range $service := list "generation" "verification" "difficulty" "learning" -}}
+{{- $values := index $root.Values $service -}}
+{{- $scaling := $values.autoscaling -}}
+{{- if gt (int64 $scaling.min) (int64 $scaling.max) -}}
+{{- fail (printf "%s.autoscaling.min is %d and max is %d; accepted: a min up to max" $service (int64 $scaling.min) (int64 $scaling.max)) -}}
+{{- end -}}
+{{- $most := sub (int64 $values.terminationGracePeriodSeconds) 10 -}}
+{{- if gt (int64 $values.preStopSeconds) $most -}}
+{{- fail (printf "%s.preStopSeconds is %d with terminationGracePeriodSeconds of %d; accepted: up to %d, which leaves 10 s to end in" $service (int64 $values.preStopSeconds) (int64 $values.terminationGracePeriodSeconds) $most) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
