@@ -215,11 +215,13 @@ class Store:
         return Stat(tuple(self.columns["values"][row].tolist()), int(self.columns["decayed"][row]))
 
     def _write_down(self, rows_N: np.ndarray, value_N: np.ndarray, lag_N: np.ndarray) -> None:
-        journals, step = self.journals, self.step
-        for row, value, lag in zip(rows_N.tolist(), value_N.tolist(), lag_N.tolist(), strict=True):
-            known = journals.get(row)
-            if known is None:
-                known = journals[row] = Journal(self._stat(row))
+        journals, step, rows = self.journals, self.step, rows_N.tolist()
+        if fresh := [row for row in dict.fromkeys(rows) if row not in journals]:
+            values_FK, decayed_F = self.columns["values"][fresh], self.columns["decayed"][fresh]
+            for row, values, decayed in zip(fresh, values_FK.tolist(), decayed_F.tolist(), strict=True):
+                journals[row] = Journal(Stat(tuple(values), decayed))
+        for row, value, lag in zip(rows, value_N.tolist(), lag_N.tolist(), strict=True):
+            known = journals[row]
             known.changes.append((step, value, lag))
             if len(known.changes) > MAX_PENDING:
                 (base,) = fold(self.estimate, [known.base], [known.changes[:1]])

@@ -1,11 +1,15 @@
 """What the difficulty service costs at 10,000, 100,000 and 1,000,000 prompts.
 
-Per size: `Next(256)` in process for every sampler, and through gRPC; the same chosen by the per-step loop over Python
-dictionaries of verl's SPO recipe (re-created from what it does: two dictionaries over all prompts, a weight per
-candidate, one draw without replacement); outcomes observed per second in memory and, committed, on the embedded log;
-a restart from the snapshot plus 10,000 newer records; resident memory. Times are medians and 99th percentiles of one
-run on one core, in CPU time of the thread that works (through gRPC, in wall time), each size in a process of its own;
-the last column of the table is the exponent b of cost = a * P ** b.
+Per size: `Next(256)` for every sampler, in process and through gRPC, and through gRPC while one snapshot after another
+is written; the same chosen by the per-step loop over Python dictionaries of verl's SPO recipe (re-created from what it
+does: two dictionaries over all prompts, a weight per candidate, one draw without replacement); outcomes observed per
+second in memory, each written down in its prompt's journal as in a run that is past its newest checkpoint, and,
+committed, on the embedded log; the snapshot; a restart from it plus 10,000 newer records; resident memory.
+
+Times are medians and 99th percentiles of one run on one core, each size in a process of its own. CPU time of the thread
+that works, where nothing else is needed; wall time where the answer waits for other threads or for the disk (gRPC,
+committed outcomes, snapshot, restart), for CPU time would leave out fsync. The last column of the table is the exponent
+b of cost = a * P ** b.
 """
 
 from __future__ import annotations
@@ -15,9 +19,13 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -38,17 +46,24 @@ from services.difficulty.index import Index
 from services.difficulty.sampler.spo_prioritised import SpoPrioritised
 from services.difficulty.sampler.vade_thompson import VadeThompson
 from services.difficulty.scheduler import Scheduler
+from services.difficulty.snapshots import Snapshots
 from services.difficulty.texts import Texts
 from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2, training_pb2
 from tests.bench.table import machine, table
 
 SIZES = (10_000, 100_000, 1_000_000)
 N, ROUNDS = 256, 100
+ASKED = 50
+"""Calls through gRPC of each sampler."""
+LATELY = 10
+"""Batches of outcomes since the newest checkpoint, when the snapshot is written."""
 NAMES = Names("bench", "difficulty")
 
 
 clock = time.thread_time
-"""CPU time of the measuring thread, so that what else the machine does is not in it; the wall where others work too."""
+"""CPU time of the measuring thread, so that what else the machine does is not in it."""
+wall = time.perf_counter
+"""Where others work too, or the disk: CPU time knows nothing of a wait."""
 
 
 def main() -> str:
@@ -60,7 +75,8 @@ def main() -> str:
         values = [float(each[name]) for each in found]
         slope = np.polyfit(np.log(SIZES), np.log(np.maximum(values, 1e-9)), 1)[0]
         rows.append([name, *values, f"{slope:.2f}"])
-    said = f"{N} prompts or outcomes at a time, {ROUNDS} times; one core, CPU time unless it says wall. {machine()}."
+    times = f"{N} prompts or outcomes at a time, {ROUNDS} times, through gRPC {ASKED} times"
+    said = f"{times}; one core, CPU time unless it says wall. {machine()}."
     return "\n\n".join(["# The difficulty service by number of prompts", said, table(header, rows)])
 
 
@@ -95,16 +111,24 @@ def measure(size: int, folder: Path) -> dict[str, float]:
     scheduler = filled(folder, size, rng)
     scheduler.view()
     found: dict[str, float] = {}
+    handler = Handler(scheduler, now_ms=lambda: 0)
+    chosen = scheduler.sampler
     for name, sampler in samplers().items():
         times = _times(lambda sampler=sampler: sampler(scheduler.view(), N, rng), ROUNDS)
         found[f"Next, {name}: p50, ms"], found[f"Next, {name}: p99, ms"] = _ms(times)
-    handler = Handler(scheduler, now_ms=lambda: 0)
-    found["Next through gRPC, spo_prioritised, wall: p50, ms"], found["the same: p99, ms"] = _ms(_asked(handler))
+        scheduler.sampler, told = sampler, f"Next through gRPC, {name}, wall"
+        found[f"{told}: p50, ms"], found[f"{told}: p99, ms"] = _ms(_asked(handler))
+    scheduler.sampler = chosen
     gc.collect()
     found["memory above an idle service, MB"] = (_resident() - idle) / 2**20
     found["outcomes observed per second, in memory"] = _observed(scheduler, size, rng)
-    found["outcomes observed per second, committed"] = _committed(scheduler, size, rng, folder)
-    found["write the snapshot, s"], found["restart: snapshot and 10,000 records, s"] = _restarted(
+    found["outcomes observed per second, committed, wall"] = _committed(scheduler, size, rng, folder)
+    _settled(scheduler, size, rng)
+    told = "Next through gRPC while a snapshot is written, wall"
+    times = _asked_meanwhile(handler, folder)
+    found[f"{told}: p50, ms"], found[f"{told}: p99, ms"] = _ms(times)
+    found[f"{told}: longest, ms"] = max(times) * 1000
+    found["write the snapshot, wall, s"], found["restart: snapshot and 10,000 records, wall, s"] = _restarted(
         scheduler, size, folder
     )
     spo = _ms(_times(lambda: scheduler.sampler(scheduler.view(), N, rng), 20))[0]
@@ -139,7 +163,8 @@ def filled(folder: Path, size: int, rng: np.random.Generator) -> Scheduler:
     columns |= {"turn_sum": right_P, "turn_outcomes": np.full(size, 8), "tally": np.ones(size)}
     columns |= {"last_version": np.full(size, 90), "diversity": rng.random(size), "turn_mean": right_P / 8}
     scheduler.adopt(index, columns, {"": 0}, texts, [])
-    scheduler.store.step = scheduler.store.checkpoint_step = 100
+    # As in a run nearly always: past the newest checkpoint, so that what comes may have to be taken back.
+    scheduler.store.step, scheduler.store.checkpoint_step = 100, 99
     return scheduler
 
 
@@ -161,15 +186,45 @@ def _resident() -> int:
     return psutil.Process().memory_info().rss
 
 
-def _asked(handler: Handler) -> list[float]:
+@contextmanager
+def _door(handler: Handler) -> Iterator[Any]:
+    """A caller of `Next` through gRPC."""
     server = grpc.server(futures.ThreadPoolExecutor(2))
     difficulty_pb2_grpc.add_DifficultyServiceServicer_to_server(Door(handler, lambda sent: None), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = difficulty_pb2_grpc.DifficultyServiceStub(channel)
-        times = _times(lambda: stub.Next(difficulty_pb2.NextRequest(n=N), timeout=60), ROUNDS, time.perf_counter)
+        yield lambda: stub.Next(difficulty_pb2.NextRequest(n=N), timeout=60)
     server.stop(None).wait(5)
+
+
+def _asked(handler: Handler) -> list[float]:
+    with _door(handler) as ask:
+        return _times(ask, ASKED, wall)
+
+
+def _asked_meanwhile(handler: Handler, folder: Path) -> list[float]:
+    """One call after the other while one snapshot after the other is written, three of them at least."""
+    log = open_log(str(folder / "meanwhile.db"))
+    topics.create(log, NAMES, local=True)
+    stage = SimpleNamespace(encode=list, commit=lambda sends, offsets, reader: None)
+    keeper = Snapshots(folder / "meanwhile.bin", SimpleNamespace(log=log, names=NAMES, stage=stage), handler)
+    written, ended, times = [], threading.Event(), []
+
+    def write() -> None:
+        while not ended.is_set():
+            written.append(keeper.write({}))
+
+    with futures.ThreadPoolExecutor(1) as thread, _door(handler) as ask:
+        writing = thread.submit(write)
+        while not writing.done() and (len(times) < ROUNDS or len(written) < 3):
+            begun = wall()
+            ask()
+            times.append(wall() - begun)
+        ended.set()
+        writing.result()
+    log.close()
     return times
 
 
@@ -194,6 +249,16 @@ def _observed(scheduler: Scheduler, size: int, rng: np.random.Generator) -> floa
     return N / float(np.median(times))
 
 
+def _settled(scheduler: Scheduler, size: int, rng: np.random.Generator) -> None:
+    """A checkpoint settles all, then a step's outcomes come."""
+    store = scheduler.store
+    store.settle(store.step)
+    store.step += 1
+    for _ in range(LATELY):
+        scheduler.observe(_verdicts(size, rng))
+    store.clean()
+
+
 def _committed(scheduler: Scheduler, size: int, rng: np.random.Generator, folder: Path) -> float:
     """Told through the door's `Observe`: answered when its record is committed; batches as callers send them."""
     log = open_log(str(folder / "observe.db"))
@@ -214,10 +279,10 @@ def _committed(scheduler: Scheduler, size: int, rng: np.random.Generator, folder
         )
         for _ in range(ROUNDS)
     ]
-    begun = clock()
+    begun = wall()
     for request in asked:
         door.Observe(request, None)
-    rate = N * ROUNDS / (clock() - begun)
+    rate = N * ROUNDS / (wall() - begun)
     writer.close()
     log.close()
     return rate
@@ -229,9 +294,9 @@ def _restarted(scheduler: Scheduler, size: int, folder: Path) -> tuple[float, fl
     topic, path = NAMES.topic("posterior"), folder / "snapshot.bin"
     scheduler.store.clean()
     covers = {partition: end for partition, (_, end) in log.bounds(topic).items()}
-    begun = clock()
-    list(snapshot.write(path, scheduler, covers, {}))
-    wrote = clock() - begun
+    begun = wall()
+    list(snapshot.write(path, snapshot.take(scheduler, covers, {})))
+    wrote = wall() - begun
     writer = log.writer("posterior")
     scheduler.applied = [training_pb2.Offset(topic="verdicts", partition=p, offset=9) for p in range(4)]
     with writer.transaction() as transaction:
@@ -240,11 +305,11 @@ def _restarted(scheduler: Scheduler, size: int, folder: Path) -> tuple[float, fl
             transaction.sends.append(records.encode(topic, known.prompt_id, known))
     writer.close()
     again = build(folder, SpoPrioritised())
-    begun = clock()
+    begun = wall()
     found = snapshot.read(path, again, {partition: end for partition, (_, end) in log.bounds(topic).items()})
     again.replay(records.decode(record) for batch in read_batches(log, topic, found.covers) for record in batch)
     again.view()
-    took = clock() - begun
+    took = wall() - begun
     assert len(again.prompts) == size
     log.close()
     return wrote, took

@@ -6,7 +6,10 @@ Value is concave in N, so giving one rollout after the other to the largest gain
 dynamic programme over (prompt, rollouts) finds the same (`dp`), and `released` is the authors' programme, which does
 not credit a prompt that stays at `low` with its value there and so gives almost everyone one more.
 
-Source: authors' code.
+Source: authors' code, of which the value and the programme are here. Not here: `n` rollouts, and no more, for a prompt
+with fewer than 8 outcomes; 2 rollouts for one that always failed or always passed; what is left over when all others
+have what they need (log(1 - 0.9) / log max(p, 1 - p)), which goes to those that always failed. Nor is p the mean of
+the newest 16 outcomes: it is the belief's. All prompts share by value alone, and a new one by its prior.
 
 Odd cases. p is clipped to [0.001, 0.999]: a belief is never certain. Of equal gains the earlier prompt gets the
 rollout. With more prompts than rollouts for `low` each the call is refused.

@@ -4,8 +4,10 @@
 
 b: bins of the belief's mean, v_b = p (1 - p) at the bin's mean; mu is the price at which the sum is the budget.
 
-Source: the paper's variance-proxy optimum. Its online form (arms with exponential weights per bin, a dual step on mu)
-needs the learner's loss per bin, which no topic carries; the released code apparently never updates its arms either.
+Source: the paper's variance-proxy optimum, in closed form: every call works mu out anew and nothing is kept from one
+call to the next. The online form (arms with exponential weights per bin, a dual step on mu, bins of a smoothed
+accuracy) is not here: it needs the learner's loss per bin, which no topic carries; the released code apparently never
+updates its arms either.
 
 Odd cases. Whole numbers by largest remainder, so prompts of one bin may differ by one. Every prompt certain is the
 same number for each.

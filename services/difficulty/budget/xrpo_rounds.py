@@ -6,8 +6,9 @@ T: rollouts given so far. In each of `rounds` rounds an equal part of the rest g
 priority.
 
 Source: a third-party note and reviews of arXiv:2510.06672; the bonus's form, `level` and `explore` are guesses. There
-s is measured between the rounds. Here nothing is: s is what is believed before the first, sqrt(p (1 - p)), and the
-whole plan is one request. A round only sets T anew, so `rounds` changes little, and nothing at all with `explore` 0.
+s is measured between the rounds, and a prompt without success gets solved neighbours as examples. Here neither is
+done: s is what is believed before the first round, sqrt(p (1 - p)), and the whole plan is one request. A round only
+sets T anew, so `rounds` changes little, and nothing at all with `explore` 0.
 
 Odd case: s = 0 leaves the bonus alone to decide.
 """

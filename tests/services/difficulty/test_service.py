@@ -235,7 +235,7 @@ def test_a_snapshot_that_cannot_be_written_says_so_and_leaves_nothing_behind(pla
     full_disk(service, monkeypatch)
     with ThreadPoolExecutor(1) as caller:
         asked = caller.submit(service.snapshots.ask)
-        while not service.snapshots._asked.is_set():
+        while not service.snapshots._askers:
             time.sleep(0.001)
         place.turn(service)
         with pytest.raises(

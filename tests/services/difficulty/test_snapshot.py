@@ -1,5 +1,6 @@
 """The local snapshot over the real embedded log: a restart from it knows what the whole topic says, bit for bit."""
 
+import hashlib
 import json
 
 import pytest
@@ -68,8 +69,11 @@ class Place:
         return {p: end for p, (_, end) in self.log.bounds(NAMES.topic("posterior")).items()}
 
     def snapshot(self):
-        (written,) = list(snapshot.write(self.path, self.scheduler, self.covers(), {0: 7}))
+        (written,) = list(snapshot.write(self.path, self.copy()))
         return written
+
+    def copy(self):
+        return snapshot.take(self.scheduler, self.covers(), {0: 7})
 
     def newer(self, since=None):
         found = read_batches(self.log, NAMES.topic("posterior"), since)
@@ -136,16 +140,50 @@ def test_a_snapshot_that_cannot_be_trusted_is_left_alone(place, harm):
     assert len(scheduler.store) == 0
 
 
+def test_no_byte_of_its_head_may_be_another(place, caplog):
+    caplog.set_level("ERROR")
+    content, scheduler, ends = place.path.read_bytes(), build(place.folder), place.covers()
+    head = content.index(b"\n") + 1
+    assert content[:11] == b'{"schema": ' and head > 500
+    for at in range(head):
+        for bits in (3, 8):  # "estimate" becomes "estimatf", schema "1.0" becomes "9.0"
+            changed = bytes([content[at] ^ bits])
+            place.path.write_bytes(content[:at] + changed + content[at + 1 :])
+            assert snapshot.read(place.path, scheduler, ends) is None, (at, changed)
+    assert len(scheduler.store) == 0
+    place.path.write_bytes(content)
+    assert snapshot.read(place.path, scheduler, ends).prompts == {0: 7}
+
+
 def test_a_newer_major_version_is_refused(place):
     head, _, rest = place.path.read_bytes().partition(b"\n")
-    place.path.write_bytes(json.dumps(json.loads(head) | {"schema": "2.0"}).encode() + b"\n" + rest)
+    newer = json.dumps(json.loads(head) | {"schema": "2.0"}).encode() + b"\n" + rest[:-32]
+    place.path.write_bytes(newer + hashlib.sha256(newer).digest())
     with pytest.raises(UserError, match="has schema '2.0'; accepted: major 1 or older"):
         snapshot.read(place.path, build(place.folder), place.covers())
 
 
+def test_what_comes_after_the_copy_is_not_in_the_snapshot(place):
+    place.scheduler.store.checkpoint_step = -1  # every outcome from here on is written down in a journal
+    requests = place.step(place.step(list(place.scheduler.issue(0))))
+    known, copied = everything(place.scheduler), place.copy()
+    journals = {row: list(journal.changes) for row, journal in place.scheduler.store.journals.items()}
+    assert journals
+    place.play([prompt(40)])
+    place.step(requests)
+    assert everything(place.scheduler) != known
+    assert [written.prompts for written in snapshot.write(place.path, copied)] == [40]
+    again = build(place.folder)
+    assert snapshot.read(place.path, again, place.covers()).covers == copied.covers
+    # Step and outcomes are the service's own and come with the gate's record, as they were at the copy.
+    assert everything(again) == known
+    assert {row: journal.changes for row, journal in again.store.journals.items()} == journals
+    assert len(again.prompts) == 40 and again.prompts["p39"].messages == prompt(39).messages
+
+
 def test_a_writer_that_stops_before_the_rename_leaves_the_old_one(place):
     before = place.path.read_bytes()
-    writing = snapshot.write(place.path, place.scheduler, place.covers(), {})
+    writing = snapshot.write(place.path, place.copy())
     next(writing)
     writing.close()
     assert place.path.read_bytes() == before
