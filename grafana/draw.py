@@ -40,10 +40,11 @@ FEW = 3
 
 @dataclass(frozen=True)
 class Source:
-    """A Prometheus, the run that is asked for, how far back, and over how long a rate is taken, seconds."""
+    """A Prometheus, the run that is asked for, its namespace (a pattern), how far back, a rate's window, seconds."""
 
     address: str
     run: str
+    namespace: str
     back: float
     rate: float
 
@@ -57,14 +58,23 @@ class Source:
         except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
             raise UserError(f"{self.address} does not answer as a Prometheus does: {error}") from error
 
+    def filled(self, query: str, window: float) -> str:
+        """A query with the dashboards' variables put in.
+
+        >>> Source("", "spell", "rl", 600, 30).filled('m{run="$run",namespace=~"$namespace"}[$__rate_interval]', 30)
+        'm{run="spell",namespace=~"rl"}[30s]'
+        """
+        for name, value in (("__rate_interval", f"{window:.0f}s"), ("run", self.run), ("namespace", self.namespace)):
+            query = query.replace(f"${name}", value)
+        return query
+
     def lines(self, panel: Panel) -> list[svg.Line]:
         """Every series of a panel: (minutes, value), minutes up to 0, which is now."""
         now = time.time()
         found: list[tuple[str, list[svg.Point]]] = []
         every = max(2.0, self.back / POINTS)
         for query, legend in panel.queries:
-            window = f"{max(self.rate, every):.0f}s"
-            text = query.replace("$__rate_interval", window).replace("$run", self.run)
+            text = self.filled(query, max(self.rate, every))
             for series in self.ask("query_range", query=text, start=now - self.back, end=now, step=every):
                 points = [((at - now) / 60, float(value)) for at, value in series["values"]]
                 name = named(legend or panel.title, series["metric"])
@@ -116,16 +126,18 @@ def main() -> int:
     parser.add_argument("page", type=Path, help="the file that is written")
     parser.add_argument("--prometheus", default="http://localhost:9099", help="its address")
     parser.add_argument("--run", default="", help="the run; the one that it knows when there is one")
+    parser.add_argument("--namespace", default=".*", help="the run's namespace, as a pattern; every one by default")
     parser.add_argument("--minutes", type=float, default=10.0, help="how far back")
     parser.add_argument("--rate", type=float, default=30.0, help="seconds that a rate is taken over: four scrapes")
     args = parser.parse_args()
     try:
         if not args.page.absolute().parent.is_dir():
             raise UserError(f"page {str(args.page)!r} is in no folder; accepted: a file in a folder that exists")
-        source = Source(args.prometheus.rstrip("/"), args.run, args.minutes * 60, args.rate)
-        runs = source.ask("label/run/values")
+        source = Source(args.prometheus.rstrip("/"), args.run, args.namespace, args.minutes * 60, args.rate)
+        known = f'sluice_stage_busy_seconds_total{{namespace=~"{args.namespace}"}}'
+        runs = source.ask("label/run/values", **{"match[]": known})
         if (args.run or len(runs) != 1) and args.run not in runs:
-            raise UserError(f"--run is {args.run!r}; accepted: {', '.join(runs) or 'none, it knows no run yet'}")
+            raise UserError(f"--run is {args.run!r}; accepted: {', '.join(runs) or 'none, it knows no run there yet'}")
         args.page.write_text(page(dataclasses.replace(source, run=args.run or runs[0])))
     except UserError as error:
         print(f"sluice: {error}", file=sys.stderr)

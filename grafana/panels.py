@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RUN = 'run="$run"'
+RUN = 'run="$run",namespace=~"$namespace"'
+"""Two namespaces may have a run of one name. "All" is .*, which also matches where no `namespace` was scraped."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from boards import BOARDS
 from grafana_foundation_sdk.builders import dashboard, heatmap, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableOption, VariableRefresh
 from panels import Panel
 
 FOLDER = Path(__file__).parent / "dashboards"
@@ -22,15 +22,11 @@ WIDTH, HEIGHT = 12, 8
 
 
 def build(uid: str, title: str, panels: Sequence[Panel]) -> dashboard.Dashboard:
-    """A dashboard: two panels in a row, a variable for the data source and one for the run."""
+    """A dashboard: two panels in a row, variables for the data source, the namespace or all, and the run."""
     source = dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")
-    run = (
-        dashboard.QueryVariable("run")
-        .label("Run")
-        .datasource(SOURCE)
-        .query("label_values(sluice_stage_busy_seconds_total, run)")
-        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
-    )
+    everything = VariableOption(text="All", value="$__all", selected=True)
+    namespace = values_of("namespace").include_all(True).all_value(".*").current(everything)
+    run = values_of("run", '{namespace=~"$namespace"}')
     made = (
         dashboard.Dashboard(f"Sluice: {title}")
         .uid(f"sluice-{uid}")
@@ -39,11 +35,23 @@ def build(uid: str, title: str, panels: Sequence[Panel]) -> dashboard.Dashboard:
         .time("now-1h", "now")
         .timezone("browser")
         .with_variable(source)
+        .with_variable(namespace)
         .with_variable(run)
     )
     for panel in panels:
         made = made.with_panel(drawn(panel))
     return made
+
+
+def values_of(label: str, where: str = "") -> dashboard.QueryVariable:
+    """A variable for a label of the runs that were scraped."""
+    return (
+        dashboard.QueryVariable(label)
+        .label(label.capitalize())
+        .datasource(SOURCE)
+        .query(f"label_values(sluice_stage_busy_seconds_total{where}, {label})")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+    )
 
 
 def drawn(panel: Panel) -> timeseries.Panel | stat.Panel | heatmap.Panel:

@@ -11,7 +11,9 @@ as many rollouts; every rollout that was generated counts, the filtered ones and
 
 SEEDS=0-4 WAYS=uniform,vade_thompson,uniform+knapsack make bench
     which seeds (default 0-2), and which ways: SAMPLER, then +BUDGET, +ESTIMATOR and +filter where wanted, each with
-    :KNOB=VALUE where wanted; `filter` is uniform+filter; `all` stands for every sampler and every budget
+    :KNOB=VALUE where wanted; `filter` is uniform+filter; `all` stands for every sampler but
+    `historical_variance` (it trains on a few prompts) and every budget but `single_stream` (its groups of one have no
+    signal for the filter)
 LR=2.5e-4 make bench
     another learning rate (default 2.5e-4, at which uniform gains most), the same for every way
 KEEP=FOLDER make bench

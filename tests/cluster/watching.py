@@ -193,5 +193,6 @@ def relabelings(release: Release) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"source_labels": [name], "regex": value, "action": "keep"} for name, value in keep]
     found.append({"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"})
     for one in endpoint["relabelings"]:
-        found.append({"source_labels": one["sourceLabels"], "target_label": one["targetLabel"]})
+        source, target = one["sourceLabels"], one["targetLabel"]
+        found.append({"source_labels": source, "target_label": target, "replacement": one.get("replacement", "$1")})
     return found

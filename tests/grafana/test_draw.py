@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import json
 import subprocess
 import sys
+import threading
+import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +19,57 @@ from pipeline.report import svg
 ROOT = Path(__file__).parents[2]
 
 
+@contextlib.contextmanager
+def listening(found: list[str]) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """The address of a Prometheus that knows of the runs `found` and no values, and what it is asked."""
+    asked: list[dict[str, str]] = []
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path, _, query = self.path.partition("?")
+            asked.append(dict(urllib.parse.parse_qsl(query)))
+            data = found if path.endswith("/values") else {"result": []}
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"data": data}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def draw(page: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "grafana/draw.py", str(page), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(("chosen", "pattern"), [((), ".*"), (("--namespace", "rl"), "rl")])
+def test_a_panel_asks_for_the_run_in_the_namespace_that_is_chosen_or_in_every_one(tmp_path, chosen, pattern):
+    with listening(["spell"]) as (address, asked):
+        done = draw(tmp_path / "panels.html", "--prometheus", address, *chosen)
+    assert done.returncode == 0, done.stderr
+    known, *queries = asked
+    assert known["match[]"] == f'sluice_stage_busy_seconds_total{{namespace=~"{pattern}"}}'
+    assert queries and all(f'run="spell",namespace=~"{pattern}"' in one["query"] for one in queries)
+    assert not [one["query"] for one in queries if "$" in one["query"]]
+
+
+def test_a_namespace_without_a_run_is_one_sentence(tmp_path):
+    with listening([]) as (address, _):
+        done = draw(tmp_path / "panels.html", "--prometheus", address, "--namespace", "rl")
+    assert (done.returncode, done.stderr) == (2, "sluice: --run is ''; accepted: none, it knows no run there yet\n")
+
+
 def test_a_prometheus_that_is_not_there_is_one_sentence_and_no_page(tmp_path):
     page = tmp_path / "panels.html"
-    command = [sys.executable, "grafana/draw.py", str(page), "--prometheus", "http://127.0.0.1:9"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = draw(page, "--prometheus", "http://127.0.0.1:9")
     assert done.returncode == 2 and not page.exists()
     assert done.stderr.startswith("sluice: http://127.0.0.1:9 does not answer as a Prometheus does: ")
     assert done.stderr.count("\n") == 1

@@ -24,6 +24,9 @@ def test_programs_run_in_a_namespace_that_holds_all_that_verification_needs_and_
     assert [(spec["containers"][0]["name"], spec["hostUsers"]) for spec in pods_there] == [("verification", False)]
     (monitor,) = of(objects, "PodMonitor")
     assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["rl", "programs"]}
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    told = {one["targetLabel"]: one.get("replacement") for one in endpoint["relabelings"]}
+    assert told["namespace"] == "rl"  # the alerts fold a run by its namespace
     (doctor,) = [one for one in of(objects, "Pod") if "doctor" in name(one)]
     assert "--door=verification=r-sluice-verification.programs:50051" in doctor["spec"]["containers"][0]["command"]
     for policy in of(objects, "NetworkPolicy"):
