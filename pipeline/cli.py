@@ -1,7 +1,7 @@
 """The `sluice` command.
 
 Exit codes: 0 done, 1 the answer is no (an audit that is not clean, a doctor that found a wall missing), 2 a value that
-the user can correct, said in one sentence.
+the user can correct, said in one sentence, 143 it was told to end by SIGTERM: `serve` and `run` drain instead.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 import importlib
 import logging
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -18,10 +19,14 @@ from pathlib import Path
 from pipeline.errors import SluiceError, UserError
 
 FOLDER = Path(__file__).parent / "commands"
+ENDED = 128 + signal.SIGTERM
+"""As a shell says it."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command."""
+    # Without a handler the first process of a container is not ended by it: a pod would wait out its whole grace.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED))
     parser = _parser()
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore", SyntaxWarning)  # of libraries' own sources, when they are first compiled

@@ -13,18 +13,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 
-import grpc
-
+from pipeline.client import connect
 from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, posterior_pb2
 
 DEADLINE_S = 30.0
 
 
 class DifficultyClient:
-    """A difficulty service at `address` (host:port). Every call raises `grpc.RpcError` with the service's sentence."""
+    """A difficulty service at `address` (host:port). Every call raises `grpc.RpcError` with the service's sentence.
+
+    Token and certificate come from the environment, as `pipeline.access` names them.
+    """
 
     def __init__(self, address: str, deadline_s: float = DEADLINE_S) -> None:
-        self._channel = grpc.insecure_channel(address)
+        self._channel = connect(address)
         self._stub = difficulty_pb2_grpc.DifficultyServiceStub(self._channel)
         self._deadline_s = deadline_s
 

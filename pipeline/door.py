@@ -4,8 +4,8 @@
     refusals   sluice_stage_calls_refused_total {reason}  no_role, wrong_token, wrong_name, too_large, unreadable,
                                                           too_fast, too_many, unknown_method
 
-A handshake that fails (no certificate, another authority, expired) ends in the transport: the caller sees UNAVAILABLE
-and no call begins.
+A handshake that fails (no certificate, another authority, expired) is in none of these numbers: it ends in gRPC's
+transport, which tells nobody here. The caller sees UNAVAILABLE, and no call begins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -67,18 +66,6 @@ def listen(server: grpc.Server, address: str, rules: Access) -> str:
     if bound == 0 or (port != "0" and str(bound) != port):
         raise UserError(said)
     return f"{host}:{bound}"
-
-
-def channel(address: str, rules: Access, options: list[tuple[str, Any]]) -> grpc.Channel:
-    """A channel to a door, with the certificate and the token that `rules` name."""
-    if rules.tls:
-        key, certificate, authority = _files(rules)
-        named = [("grpc.ssl_target_name_override", rules.server_name)] if rules.server_name else []
-        credentials = grpc.ssl_channel_credentials(authority, key, certificate)
-        made = grpc.secure_channel(address, credentials, options=[*options, *named])
-    else:
-        made = grpc.insecure_channel(address, options=options)
-    return grpc.intercept_channel(made, Bearer(rules.token)) if rules.token else made
 
 
 class Threads(futures.ThreadPoolExecutor):
@@ -230,40 +217,6 @@ class Probe:
         self.server.stop(grace=0.5).wait(2.0)
 
 
-class Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """Sends the token of a file with every call."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-
-    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        """See gRPC."""
-        return continuation(self._with_token(details), request)
-
-    intercept_unary_stream = intercept_unary_unary
-
-    def _with_token(self, details: Any) -> Any:
-        header = ("authorization", f"Bearer {access.read_secret(self.file)}")
-        return Details(
-            details.method,
-            details.timeout,
-            [*(details.metadata or ()), header],
-            details.credentials,
-            details.wait_for_ready,
-        )
-
-
-class Details(NamedTuple):
-    """A call's details, as gRPC wants them from a client's interceptor."""
-
-    method: str
-    timeout: float | None
-    metadata: Any
-    credentials: Any
-    wait_for_ready: bool | None
-    compression: Any = None
-
-
 def _wrapped(
     handler: grpc.RpcMethodHandler, guard: Callable[[Callable[..., Any]], Callable[..., Any]], limit: int
 ) -> grpc.RpcMethodHandler:
@@ -317,28 +270,21 @@ def _code(context: grpc.ServicerContext, otherwise: str = "OK") -> str:
     return code.name if isinstance(code, grpc.StatusCode) else otherwise
 
 
-def _files(rules: Access) -> tuple[bytes, bytes, bytes]:
-    return tuple(access.read_secret(path).encode() for path in (rules.key, rules.certificate, rules.authority))  # type: ignore[return-value]
-
-
 def _credentials(rules: Access) -> grpc.ServerCredentials:
     """Certificates that are read again when their files change: new connections get the new ones."""
-    known = _stamp(rules)
+    known = rules.stamp()
 
     def configuration() -> grpc.ServerCertificateConfiguration:
-        key, certificate, authority = _files(rules)
+        key, certificate, authority = rules.files()
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
         nonlocal known
-        now = _stamp(rules)
-        if now == known:
+        now = rules.stamp()
+        if now == known or not all(now):
             return None
+        found = configuration()
         known = now
-        return configuration()
+        return found
 
     return grpc.dynamic_ssl_server_credentials(configuration(), changed, require_client_authentication=True)
-
-
-def _stamp(rules: Access) -> tuple[int, ...]:
-    return tuple(Path(path).stat().st_mtime_ns for path in (rules.key, rules.certificate, rules.authority))

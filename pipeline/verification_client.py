@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-import grpc
-
+from pipeline.client import connect
 from pipeline.errors import SluiceError
 from sluice.v1 import prompt_pb2, rollout_pb2, verification_pb2, verification_pb2_grpc
 
@@ -30,10 +29,13 @@ class VerifierFailed(SluiceError):
 
 
 class VerificationClient:
-    """A verification service at `address` (host:port). A call raises `grpc.RpcError` with the service's sentence."""
+    """A verification service at `address` (host:port). A call raises `grpc.RpcError` with the service's sentence.
+
+    Token and certificate come from the environment, as `pipeline.access` names them.
+    """
 
     def __init__(self, address: str, deadline_s: float = DEADLINE_S) -> None:
-        self._channel = grpc.insecure_channel(address)
+        self._channel = connect(address)
         self._stub = verification_pb2_grpc.VerificationServiceStub(self._channel)
         self._deadline_s = deadline_s
 

@@ -10,6 +10,8 @@ The connection comes from the log's address and from these environment variables
     SLUICE_KAFKA_SSL_CERTFILE        paths of the client's own certificate and key, where the broker asks for them
     SLUICE_KAFKA_SSL_KEYFILE
 
+A password's file is read at every sign-in, so a new password counts from the next connection on.
+
 kafka-python's own log lines are silenced while nobody has set a level on the logger `kafka`: while a broker is away it
 writes hundreds of them, and what matters is raised.
 """
@@ -25,6 +27,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import errors as kafka_errors
+from kafka.net.sasl import get_sasl_mechanism, register_sasl_mechanism
 from kafka.record import util as record_util
 
 from pipeline.access import read_secret
@@ -48,6 +51,7 @@ SECURITY = {
     "SLUICE_KAFKA_SSL_KEYFILE": "ssl_keyfile",
 }
 PASSWORD_FILE = "SLUICE_KAFKA_SASL_PASSWORD_FILE"
+BY_PASSWORD = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:,/\[\]]+):\d{1,5}")
 
@@ -76,6 +80,22 @@ def settings(bootstrap: str, patience_s: float, environment: Mapping[str, str] =
         **named,
         **password,
     }
+
+
+def read_at_sign_in(mechanism: type) -> type:
+    """A sign-in of kafka-python, which makes one for each connection, with the password that the file holds by then."""
+
+    class Anew(mechanism):
+        def __init__(self, **config: Any) -> None:
+            file = os.environ.get(PASSWORD_FILE, "")
+            word = read_secret(file) if os.path.exists(file) else ""  # missing or empty: it is being replaced
+            super().__init__(**config | ({"sasl_plain_password": word} if word else {}))
+
+    return Anew
+
+
+for _name in BY_PASSWORD:
+    register_sasl_mechanism(_name, read_at_sign_in(get_sasl_mechanism(_name)), overwrite=True)
 
 
 def require_crc32c() -> None:

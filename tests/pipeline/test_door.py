@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -16,10 +14,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from pipeline import access, door
 from pipeline.access import Access
+from pipeline.client import connect
 from pipeline.door import Probe
 from pipeline.errors import UserError
 from pipeline.metrics import Meter
 from sluice.v1 import control_pb2, control_pb2_grpc
+from tests.pipeline.certificates import held, make_all, renew
 
 ANYBODY = Access()
 STATUS, DRAIN = control_pb2.StatusRequest(), control_pb2.OperateRequest(reason="why")
@@ -55,7 +55,7 @@ class Served:
 
     def call(self, client: Access = ANYBODY, request=STATUS, method="Status") -> str:
         """The code with which it ends."""
-        with door.channel(self.address, client, []) as channel:
+        with connect(self.address, client) as channel:
             stub = control_pb2_grpc.OperatorServiceStub(channel)
             try:
                 getattr(stub, method)(request, timeout=5.0)
@@ -80,65 +80,9 @@ def served():
         one.server.stop(0)
 
 
-def openssl(*arguments: str, cwd: Path) -> None:
-    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory) -> Path:
-    """Two authorities, `ca` and a stranger; certificates for the server and its callers, one of them expired."""
-    folder = tmp_path_factory.mktemp("certificates")
-    for ca in ("ca", "other"):
-        make_key(folder, ca)
-        openssl(
-            "req", "-x509", "-key", f"{ca}.key", "-subj", f"/CN={ca}", "-days", "2", "-out", f"{ca}.crt", cwd=folder
-        )
-    for name, ca in (("server", "ca"), ("admin", "ca"), ("reader", "ca"), ("nobody", "ca"), ("stranger", "other")):
-        sign(folder, name, ca)
-    sign(folder, "expired", "ca", past=True)
-    return folder
-
-
-def make_key(folder: Path, name: str) -> None:
-    openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", f"{name}.ec", cwd=folder)
-    openssl("pkcs8", "-topk8", "-nocrypt", "-in", f"{name}.ec", "-out", f"{name}.key", cwd=folder)
-
-
-def sign(folder: Path, name: str, ca: str, past: bool = False) -> None:
-    make_key(folder, name)
-    openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={name}", "-out", f"{name}.csr", cwd=folder)
-    (folder / f"{name}.ext").write_text(f"subjectAltName=DNS:{name}\n")
-    if not past:
-        signing = ["x509", "-req", "-CA", f"{ca}.crt", "-CAkey", f"{ca}.key", "-CAcreateserial", "-days", "2"]
-        openssl(*signing, "-in", f"{name}.csr", "-extfile", f"{name}.ext", "-out", f"{name}.crt", cwd=folder)
-        return
-    (folder / "index.txt").write_text("")
-    (folder / "ca.conf").write_text(
-        "[ca]\ndefault_ca=d\n[d]\ndatabase=index.txt\nserial=serial\nnew_certs_dir=.\ndefault_md=sha256\npolicy=p\n"
-        "[p]\ncommonName=supplied\n"
-    )
-    (folder / "serial").write_text("77\n")
-    when = ["-startdate", "20200101000000Z", "-enddate", "20200102000000Z"]
-    files = ["-cert", f"{ca}.crt", "-keyfile", f"{ca}.key", "-extfile", f"{name}.ext"]
-    openssl(
-        "ca",
-        "-batch",
-        "-config",
-        "ca.conf",
-        *files,
-        *when,
-        "-in",
-        f"{name}.csr",
-        "-out",
-        f"{name}.crt",
-        "-notext",
-        cwd=folder,
-    )
-
-
-def held(folder: Path, name: str, ca: str = "ca") -> Access:
-    """Somebody's certificate, and the authority he trusts."""
-    return Access(*(str(folder / file) for file in (f"{name}.crt", f"{name}.key", f"{ca}.crt")), server_name="server")
+    return make_all(tmp_path_factory.mktemp("certificates"))
 
 
 def test_a_door_without_rules_answers_everybody_and_counts(served):
@@ -182,9 +126,7 @@ def test_a_renewed_certificate_is_served_without_a_restart(served, certificates,
         (tmp_path / name).write_bytes((certificates / name).read_bytes())
     one = served(held(tmp_path, "server"))
     assert one.call(held(certificates, "admin")) == "OK"
-    for name in ("crt", "key"):
-        (tmp_path / f"server.{name}").write_bytes((certificates / f"nobody.{name}").read_bytes())
-        os.utime(tmp_path / f"server.{name}", ns=(time.time_ns(), time.time_ns() + 10**9))
+    renew(tmp_path, "server", certificates, "nobody")
     assert one.call(held(certificates, "admin")) == "UNAVAILABLE"
     assert one.call(replace(held(certificates, "admin"), server_name="nobody")) == "OK"
 
@@ -208,7 +150,7 @@ def test_who_may_not_call_takes_no_turn_from_who_may(served, tmp_path):
 
 def test_calls_too_many_are_refused_at_once_and_counted_and_there_is_room_again_when_one_ends(served):
     one = served(Access(max_calls=2))
-    with door.channel(one.address, ANYBODY, []) as channel:
+    with connect(one.address, ANYBODY) as channel:
         stub = control_pb2_grpc.OperatorServiceStub(channel)
         calls = [stub.Pause.future(control_pb2.OperateRequest(), timeout=10.0) for _ in range(4)]
         until(lambda: one.refused("too_many") == 2)
@@ -221,7 +163,7 @@ def test_calls_too_many_are_refused_at_once_and_counted_and_there_is_room_again_
 
 def test_calls_that_their_callers_gave_up_leave_their_room(served):
     one = served(Access(max_calls=2))
-    with door.channel(one.address, ANYBODY, []) as channel:
+    with connect(one.address, ANYBODY) as channel:
         stub = control_pb2_grpc.OperatorServiceStub(channel)
         for _ in range(6):
             call = stub.Pause.future(control_pb2.OperateRequest(), timeout=10.0)

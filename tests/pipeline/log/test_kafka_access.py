@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import UserScramCredentialUpsertion
+
+from pipeline.errors import LogUnavailable
+from pipeline.log import TopicConfig
+from pipeline.log.kafka import KafkaLog
 
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT)]
 from tests.kafka.secure import PASSWORDS, Broker  # noqa: E402
+from tests.pipeline.canaries import CANARY, all_that_is_said, by_tls, canaries_in, secrets, sluice  # noqa: E402
 
 pytestmark = [pytest.mark.long, pytest.mark.kafka]
 SMALL = "data: {sources: [{kind: reasoning_gym, name: spell_backward, size: 50}], held_out: 8}"
@@ -27,18 +35,25 @@ def site(tmp_path_factory):
         broker.stop()
 
 
-def begin(site: Broker, tmp_path: Path, user: str, word: str, authority: str = "", timeout: int = 90):
-    """`sluice start` as this user; the password comes from a file."""
-    run = tmp_path / "run.yaml"
-    run.write_text(f"run: demo\nlog: kafka://{site.servers}\n{SMALL}\n")
+def signing_in(site: Broker, tmp_path: Path, user: str, word: str) -> dict[str, str]:
+    """The environment of this user; the password comes from a file."""
     (tmp_path / "password").write_text(word)
-    environment = {
+    return {
         "SLUICE_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
         "SLUICE_KAFKA_SASL_MECHANISM": "SCRAM-SHA-512",
         "SLUICE_KAFKA_SASL_USERNAME": user,
         "SLUICE_KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "password"),
-        "SLUICE_KAFKA_SSL_CAFILE": authority or str(site.folder / "ca.crt"),
+        "SLUICE_KAFKA_SSL_CAFILE": str(site.folder / "ca.crt"),
     }
+
+
+def begin(site: Broker, tmp_path: Path, user: str, word: str, authority: str = "", timeout: int = 90):
+    """`sluice start` as this user."""
+    run = tmp_path / "run.yaml"
+    run.write_text(f"run: demo\nlog: kafka://{site.servers}\n{SMALL}\n")
+    environment = signing_in(site, tmp_path, user, word)
+    if authority:
+        environment["SLUICE_KAFKA_SSL_CAFILE"] = authority
     command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "start", str(run), "--timeout", str(timeout)]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=280, check=False
@@ -70,3 +85,71 @@ def test_a_user_without_rights_is_told_so(site, tmp_path):
 def test_another_authority_is_named_as_the_reason(site, tmp_path):
     done = begin(site, tmp_path, "sluice", PASSWORDS["sluice"], "/etc/ssl/certs/ca-certificates.crt", timeout=5)
     assert done.returncode != 0 and "certificate verify failed" in done.stderr
+
+
+def change_password(site: Broker, user: str, word: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=site.here)
+    admin.alter_user_scram_credentials([UserScramCredentialUpsertion(user, "SCRAM-SHA-512", word, iterations=4096)])
+    admin.close()
+
+
+def until_it_answers(action, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except LogUnavailable:
+            if time.monotonic() > deadline:
+                raise
+
+
+def test_a_password_that_is_changed_while_a_process_runs_is_used_from_the_next_connection_on(
+    site, tmp_path, monkeypatch
+):
+    for name, value in signing_in(site, tmp_path, "sluice", PASSWORDS["sluice"]).items():
+        monkeypatch.setenv(name, value)
+    log = KafkaLog(site.servers, patience_s=5.0)
+
+    def send(writer, value):
+        with writer.transaction() as transaction:
+            transaction.send("changed", b"k", value)
+
+    try:
+        until_it_answers(lambda: log.create([TopicConfig("changed", 1)]))
+        writer = until_it_answers(lambda: log.writer("first"))
+        follower = log.follow({("changed", 0): 0})
+        until_it_answers(lambda: send(writer, b"before"))
+        change_password(site, "sluice", "cluster-test-3")
+        (tmp_path / "password").write_text("cluster-test-3\n")
+        site.stop()  # every connection ends
+        site.start()
+        until_it_answers(lambda: send(writer, b"after"))
+        another = until_it_answers(lambda: log.writer("second"))
+        until_it_answers(lambda: send(another, b"by another"))
+        found = []
+        deadline = time.monotonic() + 30
+        while len(found) < 3 and time.monotonic() < deadline:
+            found += [record.value for record in until_it_answers(lambda: follower.poll(1.0))]
+        assert found == [b"before", b"after", b"by another"]
+        for thing in (follower, another, writer):
+            thing.close()
+    finally:
+        log.close()
+        change_password(site, "sluice", PASSWORDS["sluice"])
+
+
+def test_a_service_with_a_canary_in_every_secret_says_none_of_them(site, tmp_path, monkeypatch):
+    environment = secrets(tmp_path) | by_tls(tmp_path) | signing_in(site, tmp_path, "sluice", CANARY)
+    (tmp_path / "run.yaml").write_text(f"run: canary\nlog: kafka://{site.servers}\n{SMALL}\n")
+    change_password(site, "sluice", CANARY)
+    try:
+        said = {}
+        for command in (["start"], ["prepare", "--dir", str(tmp_path / "dir")]):
+            done = sluice(*command, str(tmp_path / "run.yaml"), **environment)
+            assert done.returncode == 0, done.stderr
+            said[command[0]] = done.stdout + done.stderr
+        said |= all_that_is_said(tmp_path / "dir", environment, monkeypatch)
+    finally:
+        change_password(site, "sluice", PASSWORDS["sluice"])
+    assert "sluice.canary.workers" in said
+    assert canaries_in(said, environment) == []
