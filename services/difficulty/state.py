@@ -13,13 +13,12 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """One prompt's sufficient statistics, in the order of its estimate's `columns`, and the step of the last decay."""
 
     values: tuple[float, ...]

@@ -207,9 +207,9 @@ class Store:
         if not self.journals:
             self._journals_before.update(dict.fromkeys(fresh))
             return
-        for row in fresh:
-            known = self.journals.get(row)
-            self._journals_before[row] = (known, len(known.changes)) if known else None
+        known_F = map(self.journals.get, fresh)
+        told = [(known, len(known.changes)) if known else None for known in known_F]
+        self._journals_before.update(zip(fresh, told, strict=True))
 
     def _stat(self, row: int) -> Stat:
         return Stat(tuple(self.columns["values"][row].tolist()), int(self.columns["decayed"][row]))
