@@ -50,6 +50,27 @@ def scaling(draw: random.Random) -> dict[str, Any]:
     return {"enabled": draw.random() < 0.6, "kind": kind, "min": low, "max": low + draw.randint(0, 9)}
 
 
+def random_service(draw: random.Random, service: str) -> dict[str, Any]:
+    """One service's values."""
+    values: dict[str, Any] = {
+        "replicas": draw.choice([0, 1]) if service in ("difficulty", "learning") else draw.randint(0, 5),
+        "shm": {"enabled": draw.random() < 0.5},
+        "pdb": {"enabled": draw.random() < 0.8, "maxUnavailable": draw.choice([1, "25%"])},
+        "topologySpread": draw.random() < 0.5,
+        "priorityClassName": draw.choice(["", "high"]),
+        "runtimeClassName": draw.choice(["", "gvisor"]),
+        "nodeSelector": {"pool": "gpu"} if draw.random() < 0.5 else {},
+        "tolerations": [{"key": "spot", "operator": "Exists"}] if draw.random() < 0.5 else [],
+        "podLabels": {"team": "rl"} if draw.random() < 0.5 else {},
+        "podAnnotations": {"note": "x"} if draw.random() < 0.5 else {},
+        "extraEnv": [{"name": "A", "value": "b"}] if draw.random() < 0.5 else [],
+        "preStopSeconds": draw.choice([5, 50]),
+    }
+    if service in ("generation", "verification"):
+        values["autoscaling"] = scaling(draw)
+    return values
+
+
 def random_values(seed: int) -> dict[str, Any]:
     """A value set that the schema accepts."""
     draw = random.Random(seed)
@@ -94,22 +115,7 @@ def random_values(seed: int) -> dict[str, Any]:
     if coin():
         values["doors"]["tokens"] = {"existingSecret": "tokens"}
     for service in SERVICES:
-        values[service] = {
-            "replicas": draw.choice([0, 1]) if service in ("difficulty", "learning") else draw.randint(0, 5),
-            "shm": {"enabled": coin()},
-            "pdb": {"enabled": coin(0.8), "maxUnavailable": draw.choice([1, "25%"])},
-            "topologySpread": coin(),
-            "priorityClassName": draw.choice(["", "high"]),
-            "runtimeClassName": draw.choice(["", "gvisor"]),
-            "nodeSelector": {"pool": "gpu"} if coin() else {},
-            "tolerations": [{"key": "spot", "operator": "Exists"}] if coin() else [],
-            "podLabels": {"team": "rl"} if coin() else {},
-            "podAnnotations": {"note": "x"} if coin() else {},
-            "extraEnv": [{"name": "A", "value": "b"}] if coin() else [],
-            "preStopSeconds": draw.choice([5, 50]),
-        }
-        if service in ("generation", "verification"):
-            values[service]["autoscaling"] = scaling(draw)
+        values[service] = random_service(draw, service)
     values["verification"]["code"] = {"enabled": coin(0.3), "namespace": "programs"}
     values["learning"]["storage"] = draw.choice(
         [{"existingClaim": "mine"}, {"size": "5Gi", "storageClass": "fast"}, {}]

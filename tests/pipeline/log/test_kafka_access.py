@@ -12,7 +12,6 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import UserScramCredentialUpsertion
 
-from pipeline.errors import LogUnavailable
 from pipeline.log import TopicConfig
 from pipeline.log.kafka import KafkaLog
 
@@ -20,6 +19,7 @@ ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT)]
 from tests.kafka.secure import PASSWORDS, Broker  # noqa: E402
 from tests.pipeline.canaries import CANARY, all_that_is_said, by_tls, canaries_in, secrets, sluice  # noqa: E402
+from tests.pipeline.log.patience import until_it_answers  # noqa: E402
 
 pytestmark = [pytest.mark.long, pytest.mark.kafka]
 SMALL = "data: {sources: [{kind: reasoning_gym, name: spell_backward, size: 50}], held_out: 8}"
@@ -91,16 +91,6 @@ def change_password(site: Broker, user: str, word: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=site.here)
     admin.alter_user_scram_credentials([UserScramCredentialUpsertion(user, "SCRAM-SHA-512", word, iterations=4096)])
     admin.close()
-
-
-def until_it_answers(action, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return action()
-        except LogUnavailable:
-            if time.monotonic() > deadline:
-                raise
 
 
 def test_a_password_that_is_changed_while_a_process_runs_is_used_from_the_next_connection_on(

@@ -12,6 +12,7 @@ from pipeline.errors import LogUnavailable, UserError
 from pipeline.log import TopicConfig, kafka_producer
 from pipeline.log.api import read_all
 from pipeline.log.kafka import KafkaLog
+from tests.pipeline.log.patience import until_it_answers
 
 pytestmark = pytest.mark.kafka
 RUNS = Path(__file__).parents[3] / ".kafka" / "run"
@@ -29,17 +30,6 @@ def refused(action, port, seconds=6.0):
         action()
     assert time.monotonic() - begun < seconds
     assert f"localhost:{port}" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def until_it_answers(action, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return action()
-        except LogUnavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
 
 
 def until_refused(action, seconds=20.0):

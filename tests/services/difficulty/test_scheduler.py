@@ -10,71 +10,13 @@ from pipeline.gate import Gate
 from services.difficulty.budget.fixed import Fixed
 from services.difficulty.estimate.beta import Beta
 from services.difficulty.estimate.spo_tracker import SpoTracker
-from services.difficulty.explain import explain
-from services.difficulty.sampler.curriculum_stages import CurriculumStages
 from services.difficulty.sampler.spo_prioritised import SpoPrioritised
 from services.difficulty.sampler.uniform import Uniform
 from services.difficulty.sampler.vade_thompson import VadeThompson
 from services.difficulty.scheduler import Scheduler
 from services.difficulty.seen import Versions
 from sluice.v1 import prompt_pb2, rollout_pb2, training_pb2
-
-SECRET = "the-answer-is-42"
-
-
-def prompt(number, split="train"):
-    return prompt_pb2.Prompt(
-        prompt_id=f"p{number}",
-        digest=bytes([number]) * 32,
-        messages=[prompt_pb2.Message(role="user", parts=[prompt_pb2.Part(text=f"question {number}")])],
-        check=prompt_pb2.CheckSpec(check="exact", answer=SECRET, spec_json=f'{{"a": "{SECRET}"}}'),
-        reference_solution=SECRET,
-        hints=[SECRET],
-        domain="math",
-        family="sums",
-        split=split,
-    )
-
-
-def build(prompts=10, max_lag=1, batch=8, n=4, estimate=None, sampler=None, seed=7, reverse=False, **knobs):
-    scheduler = Scheduler(
-        estimate=estimate or Beta(),
-        sampler=sampler or VadeThompson(),
-        budget=Fixed(n=n),
-        gate=Gate(max_lag, batch),
-        sampling=prompt_pb2.SamplingParams(temperature=1.0, top_p=1.0, max_tokens=16),
-        seed=seed,
-        **knobs,
-    )
-    scheduler.observe([prompt(i) for i in (reversed(range(prompts)) if reverse else range(prompts))])
-    return scheduler
-
-
-def verdict(request, index, accuracy, version=0):
-    return rollout_pb2.Verdict(
-        key=rollout_pb2.RolloutKey(request_id=request.request_id, index=index, attempt=1),
-        prompt_id=request.prompt_id,
-        outcome=rollout_pb2.VERDICT_OUTCOME_CORRECT if accuracy == 1 else rollout_pb2.VERDICT_OUTCOME_PARTIAL,
-        accuracy=accuracy,
-        min_version=version,
-        max_version=version,
-        purpose=prompt_pb2.PURPOSE_TRAIN,
-    )
-
-
-def train(number, requests, epoch=1, checkpoint=0, shift=0.01):
-    return training_pb2.TrainStep(
-        epoch=epoch,
-        step=number,
-        version=number,
-        uses=[
-            training_pb2.Use(key=rollout_pb2.RolloutKey(request_id=r.request_id, index=i, attempt=1), use=1)
-            for r in requests
-            for i in range(r.n)
-        ],
-        shifts=[training_pb2.PromptShift(prompt_id=r.prompt_id, mean_abs_logprob_change=shift) for r in requests],
-        checkpoint_step=checkpoint,
-    )
+from tests.services.difficulty.schedulers import SECRET, build, prompt, train, verdict
 
 
 def test_it_asks_for_whole_groups_up_to_the_bound_and_then_for_nothing():
@@ -245,53 +187,6 @@ def test_only_what_changed_is_written_and_the_gate_comes_last():
     ids = [getattr(record, "prompt_id", "gate") for record in scheduler.changed()]
     assert ids == [*sorted({requests[0].prompt_id, requests[1].prompt_id}), "gate"]
     assert scheduler.changed() == []
-
-
-def test_a_preview_changes_no_request_and_no_belief():
-    scheduler, undisturbed = build(max_lag=0, batch=8, n=4), build(max_lag=0, batch=8, n=4)
-    scheduler.changed()
-    choices = scheduler.preview(2)
-    assert [c.rollouts for c in choices] == [4, 4] and all(c.score == pytest.approx(1 / 12) for c in choices)
-    assert scheduler.changed() == [] and scheduler.issue(0) == undisturbed.issue(0)
-
-
-def test_previews_follow_from_the_seed_and_the_order_of_the_questions():
-    one, same, other = build(seed=7), build(seed=7), build(seed=8)
-    answers = [[[c.prompt_id for c in each.preview(3)] for _ in range(4)] for each in (one, same, other)]
-    assert answers[0] == answers[1] != answers[2]
-    assert len({tuple(answer) for answer in answers[0]}) > 1
-
-
-def test_without_a_learner_previews_go_through_the_stages_of_a_curriculum_by_outcomes():
-    scheduler = build(prompts=12, batch=8, sampler=CurriculumStages(steps_per_stage=2, replay=0.0))
-    told = [
-        rollout_pb2.Verdict(prompt_id=f"p{i}", outcome=1, accuracy=1 - i / 11, purpose=1)
-        for i in range(12)
-        for _ in range(8)
-    ]
-    scheduler.observe(told)
-    assert scheduler.gate.step == 0
-    assert {choice.prompt_id for choice in scheduler.preview(3)} == {"p9", "p10", "p11"}
-
-
-def test_without_a_learner_a_prompt_is_explained_by_the_stage_that_it_is_chosen_by():
-    scheduler = build(prompts=12, batch=8, sampler=CurriculumStages(steps_per_stage=2, replay=0.0))
-    told = [
-        rollout_pb2.Verdict(prompt_id=f"p{i}", outcome=1, accuracy=1 - i / 11, purpose=1)
-        for i in range(12)
-        for _ in range(8)
-    ]
-    scheduler.observe(told)
-    scores = {f"p{i}": explain(scheduler, f"p{i}").score for i in range(12)}
-    assert {name for name, score in scores.items() if score > 0} == {c.prompt_id for c in scheduler.preview(3)}
-
-
-def test_a_new_process_goes_on_asking_where_the_outcomes_are():
-    scheduler, again = build(), build()
-    first = [choice.prompt_id for choice in scheduler.preview(5)]
-    scheduler.observe([rollout_pb2.Verdict(prompt_id=p, outcome=1, accuracy=0.5, purpose=1) for p in first])
-    again.restore(scheduler.changed())
-    assert [c.prompt_id for c in again.preview(5)] == [c.prompt_id for c in scheduler.preview(5)]
 
 
 @pytest.mark.parametrize(
