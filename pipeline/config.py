@@ -233,6 +233,12 @@ class Learning(Section):
     gradient_checkpointing: bool = knob(False, RESTART, "Trade compute for memory.")
     threads: int = knob(1, RESTART, "CPU threads of the learner's tensor library.", ge=1)
     ranks: int = knob(1, RESTART, "Processes that train each step together, each on a GPU of its own if any.", ge=1)
+    ray: str = knob(
+        "",
+        RESTART,
+        "Ray cluster, ray://host:port, whose nodes hold the ranks above 0; empty: this machine holds all.",
+        pattern=r"^(ray://[^/:@]+:[0-9]+)?$",
+    )
 
 
 class Weights(Section):
@@ -297,6 +303,9 @@ class Run(Section):
         if self.learning.ranks > 1 and ":" in self.model.device:
             said = f"model.device is {self.model.device!r} with learning.ranks of {self.learning.ranks}"
             raise UserError(f"{said}; accepted: auto, cpu or cuda, and rank k has GPU k")
+        if self.learning.ray and self.learning.ranks == 1:
+            said = f"learning.ray is {self.learning.ray!r} with learning.ranks of 1"
+            raise UserError(f"{said}; accepted: two ranks or more, of which the first stays with the learner")
         return self
 
 

@@ -170,7 +170,7 @@ def _model(run: Run) -> list[Finding]:
     learner = parameters * BYTES[run.model.dtype] + trained * (BYTES[run.model.dtype] * beside + baseline)
     worker = run.generation.replicas * parameters * BYTES[run.generation.dtype] + trained * travels
     learner, worker, ranks = learner + PROCESS_BYTES, worker + PROCESS_BYTES, run.learning.ranks
-    total = learner * ranks + worker * run.generation.workers
+    total = learner * (1 if run.learning.ray else ranks) + worker * run.generation.workers
     room = psutil.virtual_memory().available
     return [
         Finding(None, "model", f"{parameters:,} parameters, {trained:,} of them trained"),

@@ -1,4 +1,4 @@
-"""The other ranks of the learner: processes on this machine that rank 0 starts, watches and ends.
+"""The other ranks of the learner: processes on this machine that rank 0 starts, watches and ends (or ray_ranks.py).
 
     rank 0: the service    opens the store -> starts the others -> joins -> tells them what to do, step after step
     the others             python -m services.learning.crew DIR RANK SIZE PORT: join -> follow until told to stop
@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -37,23 +38,35 @@ END_S = 10.0
 EXIT_WITHOUT_A_RANK = 4
 
 
-def open_store(rank: int, size: int, port: int = 0) -> dist.TCPStore:
+def open_store(rank: int, size: int, port: int = 0, host: str = HERE) -> dist.TCPStore:
     """Where the ranks meet: rank 0 opens it, at a free port when none is named, and the others connect to it."""
     patience = datetime.timedelta(seconds=PATIENCE_S)
-    return dist.TCPStore(HERE, port, size, is_master=rank == 0, timeout=patience, wait_for_workers=False)
+    return dist.TCPStore(host, port, size, is_master=rank == 0, timeout=patience, wait_for_workers=False)
 
 
-def join(rank: int, size: int, store: dist.Store) -> World:
+def join(rank: int, size: int, store: dist.Store, interface: str = "") -> World:
     """Be one rank of `size`. Waits until all are there.
 
     Bytes and commands go over gloo on the CPU, so that a rank that waits for the next step keeps no GPU busy.
+    `interface`: the network that the ranks share; empty where all are on this machine, whatever its name resolves to.
     """
-    # All are on this machine, whatever its name resolves to.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface or ("lo0" if sys.platform == "darwin" else "lo"))
+    if interface:
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
     patience = datetime.timedelta(seconds=PATIENCE_S)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=patience)
     return World(rank, size)
+
+
+class Rank(Protocol):
+    """A process of a rank above 0, here or on another machine; of what `subprocess.Popen` offers as much as is used."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended. Raises `subprocess.TimeoutExpired`."""
+
+    def kill(self) -> None:
+        """End it."""
 
 
 @dataclass
@@ -61,7 +74,7 @@ class Crew:
     """The processes of the ranks above 0."""
 
     world: World
-    processes: Sequence[subprocess.Popen[bytes]]
+    processes: Sequence[Rank]
     dismissed: threading.Event = field(default_factory=threading.Event)
 
     def watch(self) -> None:
@@ -85,7 +98,7 @@ class Crew:
                 process.kill()
                 process.wait(END_S)
 
-    def _watch(self, rank: int, process: subprocess.Popen[bytes]) -> None:
+    def _watch(self, rank: int, process: Rank) -> None:
         code = process.wait()
         if not self.dismissed.is_set():
             logger.error(

@@ -23,6 +23,7 @@ from pipeline.lora import Adapter
 from pipeline.rundir import RunDir
 from services.learning import tiny, warmstart
 from services.learning.lora import linear
+from services.learning.spread import MODEL_FILES
 from sluice.v1 import prompt_pb2
 
 BUILTIN = "builtin:tiny"
@@ -112,9 +113,8 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, allow_patterns=list(MODEL_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(

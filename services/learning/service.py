@@ -19,10 +19,10 @@ from pipeline.metrics import Meter
 from pipeline.serve import Context
 from pipeline.stage import Decoded
 from pipeline.ways import Transactions, run_follow
+from services.learning import crew, ray_ranks
 from services.learning import model as policy
 from services.learning.account import StepResult
 from services.learning.assembler import Assembler
-from services.learning.crew import muster
 from services.learning.door import Door
 from services.learning.export import export
 from services.learning.group import Group
@@ -105,7 +105,7 @@ class LearningService:
         run, self.recipe = context.run, recipe.compose(context.run)
         self.base = context.dir.folder("base")
         trainer = trainer_of(run, self.recipe, self.base)
-        self.crew = muster(context.dir.path, run.learning.ranks, trainer.device) if run.learning.ranks > 1 else None
+        self.crew = self._muster(trainer.device)
         if self.crew is not None:
             trainer.world = self.crew.world
         self.trainer = Measured(trainer, context.meter, serving_dtype(run, trainer.compute))
@@ -196,6 +196,14 @@ class LearningService:
             self.crew.end()
         if self.workers is not None:
             self.workers.close()
+
+    def _muster(self, device: torch.device) -> crew.Crew | None:
+        run = self.context.run
+        if run.learning.ranks == 1:
+            return None
+        if run.learning.ray:
+            return ray_ranks.muster(run, self.recipe, self.base, device)
+        return crew.muster(self.context.dir.path, run.learning.ranks, device)
 
     def _poll_s(self) -> float:
         ready = len(self.handler.buffer) >= self.context.run.learning.batch_groups

@@ -1,9 +1,10 @@
-"""A checkpoint's state from rank 0 to every rank: shard by shard, tensor by tensor, in pieces; nothing is pickled."""
+"""From rank 0 to every rank, in pieces: a checkpoint's state, tensor by tensor, and a model's files. No pickles."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from services.learning.ranks import World
 
 PIECE = 1 << 26
-"""Bytes of a tensor that travel at a time."""
+"""Bytes of a tensor or a file that travel at a time."""
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+"""What of a Hugging Face model's folder is its model and tokenizer."""
 
 
 def spread(world: World, state: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -26,6 +29,22 @@ def spread(world: World, state: Mapping[str, Any] | None) -> dict[str, Any]:
         mine = torch.zeros(shape, dtype=getattr(torch, dtype)) if state is None else state[shard][name].contiguous()
         found.setdefault(shard, {})[name] = _tensor(world, mine)
     return found
+
+
+def spread_folder(world: World, folder: Path) -> None:
+    """The model files in rank 0's `folder` into every rank's, a folder that exists. Collective."""
+    mine = b""
+    if world.rank == 0:
+        files = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)})
+        mine = json.dumps([(file.name, file.stat().st_size) for file in files]).encode()
+    for name, size in json.loads(_bytes(world, mine)):
+        with open(folder / name, "rb" if world.rank == 0 else "wb") as file:
+            for begin in range(0, size, PIECE):
+                piece = bytearray(file.read(PIECE)) if world.rank == 0 else bytearray(min(PIECE, size - begin))
+                sent = torch.frombuffer(piece, dtype=torch.uint8)
+                world.send(sent)
+                if world.rank:
+                    file.write(sent.numpy())
 
 
 def _contents(state: Mapping[str, Any]) -> dict[str, Any]:

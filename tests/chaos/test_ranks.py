@@ -7,6 +7,7 @@ import pytest
 
 from tests.chaos.test_kills import SETS, conserved
 from tests.journey.harness import Running
+from tests.ray_cluster import ray_cluster, workers
 
 STEPS = 14
 
@@ -40,3 +41,24 @@ def test_a_rank_killed_and_then_the_learner_lose_no_rollout_and_leave_nobody_beh
     assert "Traceback" not in said
     assert conserved(directory, STEPS)["epochs"] == 3
     assert not other_ranks(directory)
+
+
+@pytest.mark.long
+def test_a_rank_on_ray_killed_and_then_the_learner_lose_no_rollout_and_leave_nobody_behind(tmp_path):
+    directory = tmp_path / "run"
+    with ray_cluster(cpus=1) as address:
+        sets = {"learning.ranks": 2, "learning.steps": STEPS, "learning.ray": address}
+        with Running(directory, SETS | sets) as run:
+            run.until(lambda view: view.step >= 3, "the third step")
+            (rank,) = workers("follow")
+            rank.kill()
+            at = run.until(lambda view: view.rewinds >= 2, "a second learner").step
+            run.until(lambda view: view.step >= min(at + 4, STEPS - 4), "four steps more")
+            (rank,) = workers("follow")
+            run.kill("learning")
+            rank.wait(60)
+            assert run.wait() == 0, run.said() + run.logs()
+            assert "learning died (exit code 4)" in run.said()
+        assert not workers("follow")
+    assert "rank 1 of the learner ended" in (directory / "logs/learning.log").read_text()
+    assert conserved(directory, STEPS)["epochs"] == 3

@@ -9,7 +9,8 @@ KUBECONFIG points to a cluster that may be thrown away. From the environment:
     REGISTRY   what image names begin with: localhost     TAG, TAG_2   two tags of the same images: dev and dev2
     VOLUMES    folder on the node for learners' volumes: this machine's temporary folder
     SECCOMP    folder of the kubelet's seccomp profiles, as seen from here: /var/lib/kubelet/seccomp
-    KEDA       command that installs KEDA, before the stage that needs it; empty: it is there
+    KEDA       command that installs KEDA, before the stage `keda`; empty: it is there
+    KUBERAY    command that installs KubeRay's operator, before the stage `ray`; empty: it is there
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from tests.cluster.release import prepare
 from tests.cluster.stages import STAGES, command_line
 from tests.cluster.tools import NotSo, kubectl, run, say
 from tests.kafka.secure import Broker
+
+OPERATORS = {"keda": "KEDA", "ray": "KUBERAY"}
+"""Which variable installs what a stage needs."""
 
 
 def main() -> int:
@@ -52,8 +56,8 @@ def stage(name: str, broker: Broker) -> bool:
     """Run one; whether it holds."""
     begun = time.monotonic()
     say(f"{name} ...")
-    if name == "keda" and os.environ.get("KEDA"):
-        run("bash", "-c", os.environ["KEDA"], seconds=1800)
+    if installs := os.environ.get(OPERATORS.get(name, ""), ""):
+        run("bash", "-c", installs, seconds=1800)
     try:
         STAGES[name](broker)
     except NotSo as error:

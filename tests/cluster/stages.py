@@ -11,6 +11,7 @@ stale       KEDA adds and removes no worker while a real Prometheus says that ma
 scale       the same by hand; throughput by number of workers
 code        programs are refused with the reason; in a namespace of their own they run in jails, and nothing else does
 broken      an install that cannot work says why
+ray         the learner's second rank is in a pod that KubeRay makes; that pod and the learner's are deleted
 fenced      of two learners of one run one goes on, and the other says that it was replaced
 """
 
@@ -25,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.ranks import ray
 from tests.cluster.release import SERVICES, Release, Watch, account, is_ready, job, prepare, release
 from tests.cluster.scaling import keda, scale, stale
 from tests.cluster.tools import ROOT, NotSo, get, helm, kubectl, run, say, until
@@ -290,6 +292,7 @@ STAGES: dict[str, Callable[[Broker], None]] = {
     "scale": scale,
     "code": code,
     "broken": broken,
+    "ray": ray,
     "fenced": fenced,
 }
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import socket
 import subprocess
 import sys
 from concurrent import futures
@@ -17,6 +16,7 @@ from services.verification.checker import Checker
 from services.verification.door import VerificationDoor
 from services.verification.pool import Pool
 from sluice.v1 import rollout_pb2, verification_pb2_grpc
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -33,12 +33,6 @@ def door():
     yield f"127.0.0.1:{port}"
     server.stop(0)
     pool.close()
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.mark.parametrize("service", ["verification", "difficulty"])

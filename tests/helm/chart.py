@@ -94,8 +94,26 @@ def pods(objects: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any], dict[
         (name(one), one["spec"]["template"]["metadata"]["labels"], one["spec"]["template"]["spec"])
         for one in of(objects, "Deployment", "StatefulSet", "Job")
     ]
-    return found + [(name(one), one["metadata"]["labels"], one["spec"]) for one in of(objects, "Pod")]
+    found += [(name(one), one["metadata"]["labels"], one["spec"]) for one in of(objects, "Pod")]
+    for one in of(objects, "RayCluster"):
+        found += [(who, template["metadata"]["labels"], template["spec"]) for who, template in ray_pods(one)]
+    return found
+
+
+def ray_pods(cluster: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(who, template) of the pods that KubeRay makes."""
+    groups = [("head", cluster["spec"]["headGroupSpec"])]
+    groups += [(group["groupName"], group) for group in cluster["spec"]["workerGroupSpecs"]]
+    return [(f"{name(cluster)}-{who}", group["template"]) for who, group in groups]
 
 
 def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
     return bool(selector) and selector.items() <= labels.items()
+
+
+def chooses(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a selector of labels and expressions has a pod of these labels."""
+    for one in selector.get("matchExpressions", []):
+        if (labels.get(one["key"]) in one["values"]) is not (one["operator"] == "In"):
+            return False
+    return selects(selector["matchLabels"], labels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,99 +27,23 @@ from chart import (
     ROOT,
     SERVICES,
     attempt,
+    chooses,
     helm,
     home,
     name,
     of,
     pods,
+    ray_pods,
     render,
     selects,
 )
+from random_values import random_values
 
 RANDOM = 30
 RELEASES = ("r", "2024", "rl-sluice", "a-long-name-of-a-release-that-is-still-allowed")
 # One megabyte of definitions would be read again for every object.
 kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "schemas").glob("*.json")}
-
-
-def scaling(draw: random.Random) -> dict[str, Any]:
-    low = draw.randint(1, 4)
-    kind = draw.choice(["keda", "hpa"])
-    return {"enabled": draw.random() < 0.6, "kind": kind, "min": low, "max": low + draw.randint(0, 9)}
-
-
-def random_service(draw: random.Random, service: str) -> dict[str, Any]:
-    """One service's values."""
-    values: dict[str, Any] = {
-        "replicas": draw.choice([0, 1]) if service in ("difficulty", "learning") else draw.randint(0, 5),
-        "shm": {"enabled": draw.random() < 0.5},
-        "pdb": {"enabled": draw.random() < 0.8, "maxUnavailable": draw.choice([1, "25%"])},
-        "topologySpread": draw.random() < 0.5,
-        "priorityClassName": draw.choice(["", "high"]),
-        "runtimeClassName": draw.choice(["", "gvisor"]),
-        "nodeSelector": {"pool": "gpu"} if draw.random() < 0.5 else {},
-        "tolerations": [{"key": "spot", "operator": "Exists"}] if draw.random() < 0.5 else [],
-        "podLabels": {"team": "rl"} if draw.random() < 0.5 else {},
-        "podAnnotations": {"note": "x"} if draw.random() < 0.5 else {},
-        "extraEnv": [{"name": "A", "value": "b"}] if draw.random() < 0.5 else [],
-        "preStopSeconds": draw.choice([5, 50]),
-    }
-    if service in ("generation", "verification"):
-        values["autoscaling"] = scaling(draw)
-    return values
-
-
-def random_values(seed: int) -> dict[str, Any]:
-    """A value set that the schema accepts."""
-    draw = random.Random(seed)
-    coin = lambda share=0.5: draw.random() < share  # noqa: E731
-    values: dict[str, Any] = {
-        "image": {"registry": draw.choice(["", "registry.example.com/a/b"]), "tag": draw.choice(["", "1.2.3"])},
-        "kafka": {"bootstrapServers": draw.choice(["kafka:9092", "a:9092,b:9093", "10.0.0.1:19092"])},
-        "run": {
-            "run": draw.choice(["demo", "a-long-name-of-a-run-that-is-still-allowed", "2024", "on", "1e5"]),
-            "max_lag": draw.randint(0, 8),
-        },
-        "topics": {"manage": draw.choice(["job", "none", "strimzi"]), "strimzi": {"cluster": "main"}},
-        "networkPolicy": {
-            "enabled": coin(0.8),
-            "modelHub": coin(),
-            "metricsFrom": draw.choice([[], [{"podSelector": {}}]]),
-        },
-        "serviceAccount": {"create": coin(), "annotations": {"a": "b"} if coin() else {}},
-        "model": {"cache": {"existingClaim": draw.choice(["", "models"])}, "tokenSecret": draw.choice(["", "hub"])},
-        "monitoring": {
-            "podMonitor": {"enabled": coin()},
-            "rules": {"enabled": coin()},
-            "dashboards": {"enabled": coin(0.3)},
-            "prometheus": draw.choice(["", "http://prometheus:9090"]),
-        },
-        "tracing": {
-            "endpoint": draw.choice(["", "http://collector:4317"]),
-            "share": draw.choice([0, 0.25, 1, 0.00001]),
-        },
-        "doors": {"callsPerSecond": draw.choice([0, 1000000])},
-        "security": {"runAsUser": draw.choice([10001, 1000660000])},  # the second as OpenShift gives it
-    }
-    if coin():
-        values["kafka"]["tls"] = {"enabled": True, "existingSecret": draw.choice(["", "ca"])}
-        if values["kafka"]["tls"]["existingSecret"] and coin():
-            values["kafka"]["tls"] |= {"certKey": "tls.crt", "keyKey": "tls.key"}
-    if coin():
-        mechanism = draw.choice(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-        values["kafka"]["sasl"] = {"mechanism": mechanism, "existingSecret": "sluice-kafka"}
-    if coin():
-        values["doors"]["tls"] = {"existingSecret": "doors", "serverName": "sluice", "allow": {"admin": ["ops", "sre"]}}
-    if coin():
-        values["doors"]["tokens"] = {"existingSecret": "tokens"}
-    for service in SERVICES:
-        values[service] = random_service(draw, service)
-    values["verification"]["code"] = {"enabled": coin(0.3), "namespace": "programs"}
-    values["learning"]["storage"] = draw.choice(
-        [{"existingClaim": "mine"}, {"size": "5Gi", "storageClass": "fast"}, {}]
-    )
-    return values
 
 
 SETS: dict[str, Any] = {path.stem: path for path in EXAMPLES} | {f"random-{n}": random_values(n) for n in range(RANDOM)}
@@ -153,10 +76,13 @@ def test_helm_lint_finds_nothing(path):
 
 @pytest.mark.parametrize("which", SETS)
 def test_every_object_is_valid_on_the_oldest_and_the_newest_kubernetes(rendered, which):
-    for one in rendered[which]:
+    objects = rendered[which]
+    clusters = of(objects, "RayCluster")
+    for one in objects:
         if one["kind"] in SCHEMAS:
             jsonschema.Draft7Validator(SCHEMAS[one["kind"]]).validate(one)
-            continue
+    made = [{"apiVersion": "v1", "kind": "Pod"} | pod for one in clusters for _, pod in ray_pods(one)]
+    for one in made + [one for one in objects if one["kind"] not in SCHEMAS]:
         for version in (OLDEST, NEWEST):
             kubernetes_validate.validate(one, version, strict=True)
 
@@ -172,7 +98,8 @@ def test_what_points_at_something_points_at_it(rendered, which):
         there = {port["name"] for container in chosen[0]["containers"] for port in container["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= there
     for one in of(objects, "PodDisruptionBudget", "PodMonitor"):
-        assert any(selects(one["spec"]["selector"]["matchLabels"], labels) for _, labels, _ in made), name(one)
+        chosen_labels = [labels for _, labels, _ in made if chooses(one["spec"]["selector"], labels)]
+        assert chosen_labels and "ray" not in {labels["app.kubernetes.io/component"] for labels in chosen_labels}
     for one in of(objects, "Deployment", "StatefulSet"):
         assert selects(one["spec"]["selector"]["matchLabels"], one["spec"]["template"]["metadata"]["labels"])
     for one in of(objects, "StatefulSet"):
@@ -200,6 +127,7 @@ def test_a_pod_mounts_what_exists_and_hangs_on_nothing(rendered, which):
         values["doors"]["tls"]["existingSecret"],
         values["doors"]["tokens"]["existingSecret"],
         values["model"]["tokenSecret"],
+        values["learning"]["ray"]["tokenSecret"],
     }
     for who, _, spec in pods(objects):
         volumes = {volume["name"] for volume in spec["volumes"]}
@@ -288,6 +216,8 @@ def test_a_network_policy_names_every_port_in_use(rendered, which):
     for who, labels, spec in pods(objects):
         (policy,) = [one for one in policies if selects(one["spec"]["podSelector"]["matchLabels"], labels)]
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        if labels["app.kubernetes.io/component"] == "ray":
+            continue  # test_ray.py: any port, of its own kind
         open_in = {port["port"] for rule in policy["spec"]["ingress"] for port in rule.get("ports", [])}
         assert open_in == {port["name"] for container in spec["containers"] for port in container.get("ports", [])}, who
         open_out = {port["port"] for rule in policy["spec"]["egress"] for port in rule.get("ports", [])}

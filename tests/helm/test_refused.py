@@ -45,6 +45,11 @@ REFUSED = {
         "difficulty.preStopSeconds is 90 with terminationGracePeriodSeconds of 60; accepted: up to 50, which leaves "
         "10 s to end in",
     ),
+    "a Ray cluster for a learner of one rank": (
+        BROKER | {"learning": {"ray": {"enabled": True}}},
+        "learning.ray.enabled is true and run.learning.ranks is 1; accepted: two ranks or more, of which the first "
+        "stays with the learner",
+    ),
 }
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -22,6 +21,7 @@ from pipeline.log.api import read_all
 from pipeline.rundir import RunDir
 from sluice.v1 import control_pb2
 from tests.pipeline.certificates import held, make_all
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-7d41c0ffee"
@@ -108,10 +108,3 @@ def canaries_in(said: Mapping[str, str], environment: Mapping[str, str]) -> list
     key = environment.get("SLUICE_TLS_KEY")
     lines = Path(key).read_text().splitlines()[1:-1] if key else []
     return [where for where, text in said.items() if any(one in text for one in (CANARY, *lines))]
-
-
-def free_port() -> int:
-    """One that nobody has."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]

@@ -66,7 +66,12 @@ sluice.dev/run: {{ .Values.run.run | default "demo" | quote }}
 
 {{- define "sluice.runFile" -}}
 {{- $servers := required "kafka.bootstrapServers is empty; accepted: host:port[,host:port]" .Values.kafka.bootstrapServers -}}
-{{- toYaml (merge (dict "log" (printf "kafka://%s" $servers)) .Values.run) -}}
+{{- /* A copy: `merge` writes into what it is given first. The file's own word on Ray stands. */ -}}
+{{- $run := merge (dict "log" (printf "kafka://%s" $servers)) (deepCopy .Values.run) -}}
+{{- if .Values.learning.ray.enabled -}}
+{{- $run = merge $run (dict "learning" (dict "ray" (printf "ray://%s-head-svc:10001" (include "sluice.rayName" .)))) -}}
+{{- end -}}
+{{- toYaml $run -}}
 {{- end -}}
 
 {{- define "sluice.image" -}}

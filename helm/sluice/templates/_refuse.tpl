@@ -22,4 +22,26 @@
 {{- fail (printf "%s.preStopSeconds is %d with terminationGracePeriodSeconds of %d; accepted: up to %d, which leaves 10 s to end in" $service (int64 $values.preStopSeconds) (int64 $values.terminationGracePeriodSeconds) $most) -}}
 {{- end -}}
 {{- end -}}
+{{- include "sluice.refuseRanks" . -}}
+{{- end -}}
+
+{{/* Ranks and GPUs. With Ray, the chart's or one that the run file names, only rank 0 is in the learner's pod. */}}
+{{- define "sluice.refuseRanks" -}}
+{{- $ranks := dig "learning" "ranks" 1 .Values.run | int -}}
+{{- $gpus := dig "limits" "nvidia.com/gpu" 0 .Values.learning.resources | int -}}
+{{- $ray := .Values.learning.ray -}}
+{{- if and $ray.enabled (lt $ranks 2) -}}
+{{- fail (printf "learning.ray.enabled is true and run.learning.ranks is %d; accepted: two ranks or more, of which the first stays with the learner" $ranks) -}}
+{{- end -}}
+{{- if or $ray.enabled (dig "learning" "ray" "" .Values.run) -}}
+{{- if gt $gpus 1 -}}
+{{- fail (printf "learning has %d GPUs and its other ranks are on Ray; accepted: one GPU, of rank 0, or none" $gpus) -}}
+{{- end -}}
+{{- else if and $gpus (ne $gpus $ranks) -}}
+{{- fail (printf "learning has %d GPUs and run.learning.ranks is %d; accepted: a rank for each GPU" $gpus $ranks) -}}
+{{- end -}}
+{{- $others := include "sluice.rayGpus" . | int -}}
+{{- if and $ray.enabled (ne (empty $gpus) (empty $others)) -}}
+{{- fail (printf "learning has %d GPUs and learning.ray.worker has %d; accepted: GPUs for both, or for neither" $gpus $others) -}}
+{{- end -}}
 {{- end -}}

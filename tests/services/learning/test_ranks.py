@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from pipeline.recipe import load_recipe
 from services.learning.ranks import ALONE, deal, deal_by_prompt, pack, unpack
 from services.learning.trainer import Trainer
+from tests.ports import free_port
 from tests.services.learning.rollouts import group, random_groups, tiny_model
 
 ROOT = Path(__file__).parents[3]
@@ -91,12 +91,6 @@ def child(folder: str) -> None:
             Path(folder, recipe).write_text(json.dumps(two_steps(one, recipe)))
             one.stop()
     torch.distributed.destroy_process_group()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
