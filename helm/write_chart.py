@@ -60,6 +60,7 @@ BOUNDS: dict[str, Any] = {
     "networkPolicy.metricsFrom": OBJECTS,
     "networkPolicy.kafkaTo": OBJECTS,
     "networkPolicy.callersFrom": OBJECTS,
+    "networkPolicy.rayPeers": OBJECTS,
     "networkPolicy.verificationEndpoints": OBJECTS,
     "networkPolicy.storeTo": OBJECTS,
     "monitoring.podMonitor.interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},

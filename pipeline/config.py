@@ -48,7 +48,7 @@ def knob(default: Any, change: str, meaning: str, **bounds: Any) -> Any:
 class Section(BaseModel):
     """Unknown fields are refused, everywhere."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class WarmStart(Section):
@@ -239,6 +239,10 @@ class Learning(Section):
         "Ray cluster, ray://host:port, whose nodes hold the ranks above 0; empty: this machine holds all.",
         pattern=r"^(ray://[^/:@]+:[0-9]+)?$",
     )
+
+
+RAY_S = 1200.0
+"""Seconds that a Ray cluster may take to answer, to place every rank and to be handed the model, in all."""
 
 
 class Weights(Section):

@@ -90,10 +90,11 @@ def _python(run: Run) -> list[Finding]:
     wanted = ["torch", "transformers", "safetensors"]
     wanted += ["vllm"] if run.generation.engine == "vllm" else []
     wanted += ["peft"] if run.model.policy == "lora" else []
+    wanted += ["ray"] if run.learning.ray else []
     found = [Finding(sys.version_info >= (3, 11), "Python", sys.version.split()[0] + " (3.11 or newer)")]
     for name in wanted:
         present = importlib.util.find_spec(name) is not None
-        cure = VLLM if name == "vllm" else "make setup"
+        cure = {"vllm": VLLM, "ray": "pip install 'sluice[ray]'"}.get(name, "make setup")
         found.append(Finding(present, name, "installed" if present else f"missing: `{cure}` installs it"))
     return found
 

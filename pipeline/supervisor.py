@@ -137,7 +137,8 @@ class Supervisor:
         self.processes.start(topics.DIFFICULTY, "difficulty")
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + READY_S
+        patience = READY_S + (config.RAY_S if self.run.learning.ray else 0.0)
+        deadline = time.monotonic() + patience
         started_ms = time.time() * 1000
         while True:
             view = self.look()
@@ -146,7 +147,7 @@ class Supervisor:
                 return
             if time.monotonic() > deadline:
                 raise NotReady(
-                    f"{', '.join(waiting)} not ready after {READY_S:.0f} s; see the files in {self.dir.path}/logs"
+                    f"{', '.join(waiting)} not ready after {patience:.0f} s; see the files in {self.dir.path}/logs"
                 )
 
     def _evaluate_fully(self, name: str, step: int, unless_done: bool = False) -> None:

@@ -36,6 +36,8 @@ PATIENCE_S = 1800.0
 """A rank that hears nothing from another for so long ends. Rank 0 speaks every minute, also where it waits."""
 END_S = 10.0
 EXIT_WITHOUT_A_RANK = 4
+EXIT_REFUSED = 2
+"""What a rank on another machine ends with, and the learner after it, for an error of the user's."""
 
 
 def open_store(rank: int, size: int, port: int = 0, host: str = HERE) -> dist.TCPStore:
@@ -76,6 +78,8 @@ class Crew:
     world: World
     processes: Sequence[Rank]
     dismissed: threading.Event = field(default_factory=threading.Event)
+    told: bool = False
+    """Have they heard that it is over, so that they end by themselves."""
 
     def watch(self) -> None:
         """End this process as soon as one of them ends before it may. Threads of their own."""
@@ -84,27 +88,42 @@ class Crew:
 
     def dismiss(self, stop: Callable[[], None]) -> None:
         """Rank 0 needs them no more: `stop` tells them so."""
-        self.dismissed.set()
+        self.forgo()
         stop()
+        self.told = True
+
+    def forgo(self) -> None:
+        """Rank 0 ends and says why itself: from here on it is nobody's fault when one of them ends."""
+        self.dismissed.set()
 
     def end(self) -> None:
-        """Wait for those that were dismissed; kill them otherwise, and when they do not end."""
-        patience = END_S if self.dismissed.is_set() else 0.0
-        self.dismissed.set()
-        for process in self.processes:
+        """Wait for those that were dismissed; kill them otherwise, and when they do not end. Never raises."""
+        self.forgo()
+        for rank, process in enumerate(self.processes, start=1):
             try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(END_S)
+                if not _ended(process, END_S if self.told else 0.0):
+                    process.kill()
+                    _ended(process, END_S)
+            except (OSError, RuntimeError) as error:
+                logger.warning("rank %d could not be ended: %s", rank, error)
 
     def _watch(self, rank: int, process: Rank) -> None:
         code = process.wait()
+        if code == EXIT_REFUSED and not self.dismissed.is_set():
+            os._exit(EXIT_REFUSED)  # it has said why, and would say so at every start
         if not self.dismissed.is_set():
             logger.error(
                 "rank %d of the learner ended (exit code %d); the learner begins again at its checkpoint", rank, code
             )
             os._exit(EXIT_WITHOUT_A_RANK)
+
+
+def _ended(process: Rank, within_s: float) -> bool:
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def muster(folder: Path, size: int, device: torch.device) -> Crew:

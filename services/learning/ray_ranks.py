@@ -17,9 +17,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,16 +31,16 @@ import torch.distributed as dist
 from pipeline import config, recipe
 from pipeline.errors import UserError
 from pipeline.processes import QUIET
-from services.learning.crew import Crew, join, open_store
+from services.learning.crew import EXIT_REFUSED, Crew, join, open_store
 from services.learning.ranks import World
 from services.learning.spread import spread_folder
 
 logger = logging.getLogger(__name__)
 
-START_S = 1200.0
-"""How long a cluster may take to answer, and then to give every rank a place."""
 ANSWER_S, AGAIN_S = 10.0, 5.0
 SAY_EVERY_S = 60.0
+Leaving = Callable[[], bool]
+"""Has this process been told to end."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class RayRank:
             return -signal.SIGKILL
         except (ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
             logger.error("rank %d on the Ray cluster: %s", self.rank, _in_a_line(error))
-            return 1
+            return EXIT_REFUSED if isinstance(error, UserError) else 1
         return 0
 
     def kill(self) -> None:
@@ -72,26 +72,27 @@ class RayRank:
         ray.cancel(self.task, force=True)
 
 
-def muster(run: config.Run, method: recipe.Recipe, base: Path, device: torch.device) -> Crew:
+def muster(run: config.Run, method: recipe.Recipe, base: Path, device: torch.device, leaving: Leaving) -> Crew:
     """Start the ranks above 0 on the cluster at `learning.ray`, join them, and hand out the model in `base`.
 
-    Each asks for `learning.threads` CPUs, and for a GPU where rank 0 trains on one (`device`). Raises `UserError` when
-    the cluster does not answer or has no place for a rank within `START_S`.
+    Each asks for `learning.threads` CPUs, and for a GPU where rank 0 trains on one (`device`), and trains on the same
+    kind of device. Raises `UserError` when the cluster does not answer, has no Sluice, or has no place for a rank
+    within `config.RAY_S`; `SystemExit` when this process is to end meanwhile.
     """
-    size, address = run.learning.ranks, run.learning.ray
-    ray = connected(address)
-    place = urlsplit(address)
+    size, place = run.learning.ranks, urlsplit(run.learning.ray)
+    wait = Wait(leaving)
+    ray = connected(run.learning.ray, wait)
     here = own_address(place.hostname, place.port)
     store = open_store(0, size, host=here)
-    told = (config.canonical(run), method.model_dump_json(), size, here, store.port)
+    told = (_on(run, device), json.dumps(method.model_dump(mode="json")), size, here, store.port)
     cpus, gpus = run.learning.threads, int(device.type == "cuda")
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": QUIET})(follow)
-    ranks = [RayRank(rank, task.remote(rank, *told)) for rank in range(1, size)]
+    ranks = [RayRank(rank, _begun(task, rank, *told)) for rank in range(1, size)]
     crew = Crew(World(0, size), ranks)
     with ExitStack() as otherwise:
         otherwise.callback(crew.end)
         crew.watch()
-        _await(store, ranks, f"the Ray cluster {address}", f"{cpus} CPUs and {gpus} GPUs")
+        _await(store, ranks, wait, f"{run.learning.ray} has no place for", f"{cpus} CPUs and {gpus} GPUs free for each")
         join(0, size, store, interface_of(here))
         spread_folder(crew.world, base)
         otherwise.pop_all()
@@ -103,7 +104,8 @@ def follow(rank: int, run_json: str, method_json: str, size: int, host: str, por
     from services.learning.service import trainer_of
 
     run = config.parse(json.loads(run_json), where="the run file of rank 0")
-    method = recipe.Recipe.model_validate_json(method_json)
+    method = recipe.Recipe.model_validate(json.loads(method_json))
+    _reach(rank, host, port)
     store = open_store(rank, size, port, host)
     store.set(_key(rank), "here")
     world = join(rank, size, store, interface_of(own_address(host, port)))
@@ -127,51 +129,93 @@ def interface_of(address: str) -> str:
     return next(name for name, has in psutil.net_if_addrs().items() if address in {one.address for one in has})
 
 
-def connected(address: str) -> Any:
-    """Ray, connected to the cluster. One that does not answer yet is asked again until `START_S` is over.
+@dataclass
+class Wait:
+    """A wait of `config.RAY_S` at most, which ends when the process is to end."""
 
-    Raises `UserError`.
-    """
+    leaving: Leaving
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def over(self) -> bool:
+        """Has it lasted too long."""
+        return time.monotonic() - self.begun > config.RAY_S
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep. Raises `SystemExit`, as SIGTERM by itself would."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self.leaving():
+                raise SystemExit(128 + signal.SIGTERM)
+            time.sleep(min(left, 0.2))
+
+
+def connected(address: str, wait: Wait) -> Any:
+    """Ray, connected to the cluster. One that does not answer yet is asked again. Raises `UserError`."""
+    while True:
+        try:
+            return _ask(address)
+        except (ConnectionError, OSError, TimeoutError, RuntimeError) as error:
+            if "version mismatch" in str(error).lower():
+                told = " ".join(str(error).split())
+                raise UserError(f"learning.ray is {address!r}, a cluster of another version; {told}") from error
+            if wait.over:
+                said = f"learning.ray is {address!r} and no Ray cluster answers there ({_in_a_line(error)})"
+                wanted = "ray://HOST:PORT of a cluster that runs, its token in RAY_AUTH_TOKEN where it asks for one"
+                raise UserError(f"{said}; accepted: {wanted}") from error
+            logger.warning("the Ray cluster %s does not answer (%s); asking again", address, _in_a_line(error))
+            wait.sleep(AGAIN_S)
+
+
+def _ask(address: str) -> Any:
     drains = signal.getsignal(signal.SIGTERM)
-    deadline = time.monotonic() + START_S
     try:
-        while True:
-            try:
-                return _ask(address)
-            except (ConnectionError, OSError, TimeoutError, RuntimeError) as error:
-                if time.monotonic() > deadline:
-                    said = f"learning.ray is {address!r} and no Ray cluster answers there ({_in_a_line(error)})"
-                    wanted = "ray://HOST:PORT of a cluster that runs, its token in RAY_AUTH_TOKEN where it asks for one"
-                    raise UserError(f"{said}; accepted: {wanted}") from error
-                logger.warning("the Ray cluster %s does not answer (%s); asking again", address, _in_a_line(error))
-                time.sleep(AGAIN_S)
+        import ray
+
+        place = urlsplit(address)
+        socket.create_connection((place.hostname, place.port), ANSWER_S).close()  # Ray itself tries for half a minute
+        ray.init(address, logging_level=logging.ERROR)
+        return ray
+    except ImportError as error:
+        said = f"learning.ray is {address!r} and Ray is not installed"
+        raise UserError(f"{said}; accepted: pip install 'sluice[ray]', or learning.ray left out") from error
     finally:
         signal.signal(signal.SIGTERM, drains)  # Ray has put its own there, which ends the process at once
 
 
-def _ask(address: str) -> Any:
+def _begun(task: Any, rank: int, *told: object) -> Any:
     try:
-        import ray
-    except ImportError as error:
-        said = f"learning.ray is {address!r} and Ray is not installed"
-        raise UserError(f"{said}; accepted: pip install 'sluice[ray]', or learning.ray left out") from error
-    place = urlsplit(address)
-    socket.create_connection((place.hostname, place.port), ANSWER_S).close()  # Ray itself would try for half a minute
-    ray.init(address, logging_level=logging.ERROR)
-    return ray
+        return task.remote(rank, *told)
+    except ImportError as error:  # the head reads the task's name, as every worker will
+        said = f"the Ray cluster cannot import what a rank needs ({_in_a_line(error)})"
+        raise UserError(f"{said}; accepted: sluice[ray,torch] installed on every node, of this version") from error
 
 
-def _await(store: dist.TCPStore, ranks: Sequence[RayRank], where: str, place: str) -> None:
-    begun = said = time.monotonic()
+def _reach(rank: int, host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), ANSWER_S).close()
+    except OSError as error:
+        said = f"rank {rank} on {socket.gethostname()} cannot reach rank 0 at {host}:{port} ({error})"
+        wanted = "ranks that reach each other, and in learning.ray the address that all of them know"
+        raise UserError(f"{said}; accepted: {wanted}") from error
+
+
+def _on(run: config.Run, device: torch.device) -> str:
+    """The run file with the kind of device that rank 0 has found: Ray does not hide GPUs from who asked for none."""
+    model = run.model.model_copy(update={"device": device.type})
+    return config.canonical(run.model_copy(update={"model": model}))
+
+
+def _await(store: dist.TCPStore, ranks: Sequence[RayRank], wait: Wait, lacks: str, wanted: str) -> None:
+    said = time.monotonic()
     while missing := [one.rank for one in ranks if not store.check([_key(one.rank)])]:
-        now = time.monotonic()
-        if now - begun > START_S:
-            told = f"{where} has no place for {len(missing)} of {len(ranks)} ranks after {START_S:.0f} s"
-            raise UserError(f"{told}; accepted: {place} free for each")
-        if now - said > SAY_EVERY_S:
-            said = now
-            logger.warning("%d of %d ranks wait for a place on %s", len(missing), len(ranks), where)
-        time.sleep(0.2)
+        told = f"the Ray cluster {lacks} {len(missing)} of {len(ranks)} ranks"
+        if wait.over:
+            raise UserError(f"{told} after {config.RAY_S:.0f} s; accepted: {wanted}")
+        if time.monotonic() - said > SAY_EVERY_S:
+            said = time.monotonic()
+            logger.warning("%s; waiting", told)
+        wait.sleep(0.2)
 
 
 def _key(rank: int) -> str:

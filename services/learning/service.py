@@ -105,9 +105,6 @@ class LearningService:
         run, self.recipe = context.run, recipe.compose(context.run)
         self.base = context.dir.folder("base")
         trainer = trainer_of(run, self.recipe, self.base)
-        self.crew = self._muster(trainer.device)
-        if self.crew is not None:
-            trainer.world = self.crew.world
         self.trainer = Measured(trainer, context.meter, serving_dtype(run, trainer.compute))
         self.handler = LearningHandler(
             context.log,
@@ -125,6 +122,7 @@ class LearningService:
         self._last_step = -1
         self._dropped: Counter[str] = Counter()
         self._checkpoint: training_pb2.Checkpoint | None = None
+        self.crew = self._muster(trainer)  # last: whoever cannot be built needs no others
 
     @property
     def finished(self) -> bool:
@@ -141,7 +139,11 @@ class LearningService:
 
     def run(self) -> None:
         """Read rollouts and verdicts, train."""
-        run_follow(self.context.stage, self, "learning", self._poll_s)
+        try:
+            run_follow(self.context.stage, self, "learning", self._poll_s)
+        finally:
+            if self.crew is not None:
+                self.crew.forgo()
         if self.crew is not None:
             self.crew.dismiss(self.trainer.trainer.stop)
 
@@ -197,13 +199,16 @@ class LearningService:
         if self.workers is not None:
             self.workers.close()
 
-    def _muster(self, device: torch.device) -> crew.Crew | None:
+    def _muster(self, trainer: Trainer) -> crew.Crew | None:
         run = self.context.run
         if run.learning.ranks == 1:
             return None
         if run.learning.ray:
-            return ray_ranks.muster(run, self.recipe, self.base, device)
-        return crew.muster(self.context.dir.path, run.learning.ranks, device)
+            found = ray_ranks.muster(run, self.recipe, self.base, trainer.device, lambda: self.context.life.leaving)
+        else:
+            found = crew.muster(self.context.dir.path, run.learning.ranks, trainer.device)
+        trainer.world = found.world
+        return found
 
     def _poll_s(self) -> float:
         ready = len(self.handler.buffer) >= self.context.run.learning.batch_groups

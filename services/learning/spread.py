@@ -35,7 +35,8 @@ def spread_folder(world: World, folder: Path) -> None:
     """The model files in rank 0's `folder` into every rank's, a folder that exists. Collective."""
     mine = b""
     if world.rank == 0:
-        files = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern)})
+        weights = () if any(folder.glob("*.safetensors")) else ("*.bin",)  # the older form, where it is all there is
+        files = sorted({file for pattern in (*MODEL_FILES, *weights) for file in folder.glob(pattern)})
         mine = json.dumps([(file.name, file.stat().st_size) for file in files]).encode()
     for name, size in json.loads(_bytes(world, mine)):
         with open(folder / name, "rb" if world.rank == 0 else "wb") as file:

@@ -16,7 +16,7 @@ WORKER = {"limits": {"memory": "4Gi"}, "requests": {"cpu": "50m", "memory": "256
 def ray(broker: Broker) -> None:
     """A rank in the learner's pod and one on a RayCluster: its pod is deleted, then the learner's; the job goes on."""
     values: dict[str, Any] = {
-        "run": {"learning": {"ranks": 2, "steps": 120}},
+        "run": {"learning": {"ranks": 2, "steps": 200}},
         "learning": {"ray": {"enabled": True, "head": {"resources": HEAD}, "worker": {"resources": WORKER}}},
     }
     with job(broker, "ray", **values) as (one, watch):
@@ -25,7 +25,9 @@ def ray(broker: Broker) -> None:
         for what in ("ray", "learning"):
             begun = time.monotonic()
             pod = worker(one) if what == "ray" else one.pods("learning")[0]["metadata"]["name"]
+            rewinds = watch.watcher.look().rewinds
             kubectl("-n", one.namespace, "delete", "pod", pod, "--force", "--grace-period=0", seconds=300)
+            watch.until("a learner that begins again", lambda view, n=rewinds: view.rewinds > n, 400)
             one.ready(400)
             at = watch.step(at + 3).step
             whose = "the second rank's" if what == "ray" else "the learner's"

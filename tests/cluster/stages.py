@@ -233,6 +233,9 @@ def broken(broker: Broker) -> None:
         if any(map(is_ready, one.pods("learning"))):
             raise NotSo("a learner without memory is Ready")
         say("    not enough memory: OOMKilled is in the pod's state, and it is not Ready")
+        one.values["learning"].pop("resources")
+        one.install()
+        say("    with memory, by an upgrade: every pod is Ready")
 
 
 def ends(one: Release, service: str) -> list[dict[str, Any]]:

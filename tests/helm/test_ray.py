@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 
 from pipeline import config, yaml12
-from tests.helm.chart import BROKER, NEWEST, OLDEST, ROOT, environment, name, notes, of, pods, ray_pods, render
+from tests.helm.chart import BROKER, NEWEST, OLDEST, ROOT, attempt, environment, name, notes, of, pods, ray_pods, render
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ray"}
 HERE = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/instance": "r"}
@@ -74,10 +74,57 @@ def test_the_run_file_names_the_clusters_head_and_keeps_what_it_says_besides(whi
     assert (learning.ranks, learning.threads) == (3, 2)
 
 
-def test_a_cluster_that_the_run_file_names_itself_stands():
+def elsewhere(**policy) -> dict:
+    """A release whose ranks are on a cluster that is not the chart's."""
+    given = values() | {"networkPolicy": policy}
+    given["learning"]["ray"]["enabled"] = False
+    given["run"]["learning"]["ray"] = "ray://mine:10001"
+    return given
+
+
+def test_the_charts_cluster_and_another_are_refused_together():
     given = values()
     given["run"]["learning"]["ray"] = "ray://mine:10001"
-    assert run_of(given).learning.ray == "ray://mine:10001"
+    said = "learning.ray.enabled is true and run.learning.ray is ray://mine:10001; accepted: the chart"
+    assert said in attempt(given).stderr
+
+
+def test_another_cluster_is_reached_where_its_nodes_are_named_and_refused_where_they_are_not():
+    said = (
+        "run.learning.ray is ray://mine:10001 and networkPolicy.rayPeers is empty; accepted: peers that are its nodes"
+    )
+    assert said in attempt(elsewhere()).stderr
+    assert run_of(elsewhere(enabled=False)).learning.ray == "ray://mine:10001"
+    nodes = [{"ipBlock": {"cidr": "10.1.0.0/16"}}]
+    (policy,) = [
+        one["spec"]
+        for one in of(render(elsewhere(rayPeers=nodes)), "NetworkPolicy")
+        if one["metadata"]["labels"]["app.kubernetes.io/component"] == "learning"
+    ]
+    assert {"from": nodes} in policy["ingress"] and {"to": nodes} in policy["egress"]
+
+
+def test_another_ray_pod_makes_the_learner_anew_and_nobody_else():
+    """The name of its cluster is in the run file, which is every service's."""
+
+    def checksums(nodes: str) -> dict[str, str]:
+        given = values(worker={"nodeSelector": {"pool": nodes}})
+        made = [one for kind in ("Deployment", "StatefulSet") for one in of(render(given), kind)]
+        return {name(one): one["spec"]["template"]["metadata"]["annotations"]["checksum/run"] for one in made}
+
+    before, after = checksums("a"), checksums("b")
+    assert [each.rpartition("-")[2] for each in before if before[each] != after[each]] == ["learning"]
+
+
+def test_a_worker_of_ray_outlives_the_learner_that_saves_its_last_step():
+    objects = render(values())
+    (learner,) = of(objects, "StatefulSet")
+    (group,) = of(objects, "RayCluster")[0]["spec"]["workerGroupSpecs"]
+    pod = group["template"]["spec"]
+    saves = learner["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert pod["terminationGracePeriodSeconds"] == saves + 60
+    said = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
+    assert "ray::follo[w]" in said  # in brackets, or it would find itself
 
 
 def test_off_it_is_as_if_it_were_not_there():

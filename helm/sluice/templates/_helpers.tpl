@@ -66,12 +66,21 @@ sluice.dev/run: {{ .Values.run.run | default "demo" | quote }}
 
 {{- define "sluice.runFile" -}}
 {{- $servers := required "kafka.bootstrapServers is empty; accepted: host:port[,host:port]" .Values.kafka.bootstrapServers -}}
-{{- /* A copy: `merge` writes into what it is given first. The file's own word on Ray stands. */ -}}
+{{- /* A copy: `merge` writes into what it is given first. */ -}}
 {{- $run := merge (dict "log" (printf "kafka://%s" $servers)) (deepCopy .Values.run) -}}
 {{- if .Values.learning.ray.enabled -}}
 {{- $run = merge $run (dict "learning" (dict "ray" (printf "ray://%s-head-svc:10001" (include "sluice.rayName" .)))) -}}
 {{- end -}}
 {{- toYaml $run -}}
+{{- end -}}
+
+{{/* What a service's pods are made anew for. Where Ray is concerns the learner alone. */}}
+{{- define "sluice.runChecksum" -}}
+{{- $run := include "sluice.runFile" .root | fromYaml -}}
+{{- if and (ne .service "learning") $run.learning -}}
+{{- $_ := set $run "learning" (omit $run.learning "ray") -}}
+{{- end -}}
+{{- toYaml $run | sha256sum -}}
 {{- end -}}
 
 {{- define "sluice.image" -}}

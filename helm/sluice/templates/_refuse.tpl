@@ -33,7 +33,14 @@
 {{- if and $ray.enabled (lt $ranks 2) -}}
 {{- fail (printf "learning.ray.enabled is true and run.learning.ranks is %d; accepted: two ranks or more, of which the first stays with the learner" $ranks) -}}
 {{- end -}}
-{{- if or $ray.enabled (dig "learning" "ray" "" .Values.run) -}}
+{{- $other := dig "learning" "ray" "" .Values.run -}}
+{{- if and $ray.enabled $other -}}
+{{- fail (printf "learning.ray.enabled is true and run.learning.ray is %s; accepted: the chart's cluster or another, not both" $other) -}}
+{{- end -}}
+{{- if and $other .Values.networkPolicy.enabled (not .Values.networkPolicy.rayPeers) -}}
+{{- fail (printf "run.learning.ray is %s and networkPolicy.rayPeers is empty; accepted: peers that are its nodes, or networkPolicy.enabled false" $other) -}}
+{{- end -}}
+{{- if or $ray.enabled $other -}}
 {{- if gt $gpus 1 -}}
 {{- fail (printf "learning has %d GPUs and its other ranks are on Ray; accepted: one GPU, of rank 0, or none" $gpus) -}}
 {{- end -}}

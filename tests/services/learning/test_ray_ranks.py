@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import torch
 from pipeline import config, recipe
 from pipeline.errors import UserError
 from services.learning import ray_ranks
-from services.learning.crew import EXIT_WITHOUT_A_RANK
+from services.learning.crew import EXIT_REFUSED, EXIT_WITHOUT_A_RANK
 from services.learning.service import trainer_of
 from tests.ports import free_port
 from tests.ray_cluster import ray_cluster
@@ -29,32 +31,35 @@ learner(*sys.argv[1:])
 """
 LEFT_ALONE = """
 import ray, sys, time
+from pipeline.errors import UserError
 from services.learning.crew import Crew
 from services.learning.ranks import World
-from services.learning.ray_ranks import RayRank
+from services.learning.ray_ranks import RayRank, Wait, connected
 
-def fails():
-    raise ValueError("no such part")
+def fails(kind):
+    raise {"UserError": UserError, "ValueError": ValueError}[kind]("part is './mine.py'; accepted: one of every node")
 
-ray.init(sys.argv[1])
-Crew(World(0, 2), [RayRank(1, ray.remote(fails).remote())]).watch()
+connected(sys.argv[1], Wait(lambda: False))
+Crew(World(0, 2), [RayRank(1, ray.remote(fails).remote(sys.argv[2]))]).watch()
 time.sleep(60)
 """
 HANDLED = """
 import signal, sys
-from services.learning.ray_ranks import connected
+from services.learning.ray_ranks import Wait, connected
 
 signal.signal(signal.SIGTERM, lambda *_: print("drains", flush=True))
-connected(sys.argv[1])
+connected(sys.argv[1], Wait(lambda: False))
 signal.raise_signal(signal.SIGTERM)
 """
 CROWDED = """
 import sys, torch
 from pathlib import Path
-from pipeline import recipe
+from pipeline import config, recipe
+from services.learning import ray_ranks
 from tests.services.learning.test_ray_ranks import made
+config.RAY_S = 20.0
 run = made(Path(sys.argv[1]), sys.argv[2], ranks=4)
-ray_ranks.muster(run, recipe.compose(run), Path(sys.argv[1]), torch.device("cpu"))
+ray_ranks.muster(run, recipe.compose(run), Path(sys.argv[1]), torch.device("cpu"), lambda: False)
 """
 
 
@@ -69,6 +74,11 @@ def made(folder: Path, address: str, ranks: int = 2) -> config.Run:
     tiny_model().save_pretrained(folder)
     learning = {"ranks": ranks, "lr": 1e-2, "ray": address} if ranks > 1 else {"lr": 1e-2}
     return config.parse({"learning": learning, "model": {"device": "cpu"}})
+
+
+def stays() -> bool:
+    """Nobody tells this process to end."""
+    return False
 
 
 def stepped(run: config.Run, base: Path, crew=None) -> dict:
@@ -90,7 +100,7 @@ def stepped(run: config.Run, base: Path, crew=None) -> dict:
 def learner(folder: str, address: str) -> None:
     """What rank 0 runs, in a process of its own."""
     run = made(Path(folder), address)
-    crew = ray_ranks.muster(run, recipe.compose(run), Path(folder), torch.device("cpu"))
+    crew = ray_ranks.muster(run, recipe.compose(run), Path(folder), torch.device("cpu"), stays)
     found = stepped(run, Path(folder), crew)
     ended = [rank.wait(60) for rank in crew.processes]
     crew.end()
@@ -110,10 +120,18 @@ def test_a_rank_on_ray_and_one_here_have_the_step_of_one_process(tmp_path, clust
 
 
 def test_a_rank_that_fails_on_the_cluster_ends_the_learner_and_says_why(cluster):
-    done = run(LEFT_ALONE, cluster)
+    done = run(LEFT_ALONE, cluster, "ValueError")
     assert done.returncode == EXIT_WITHOUT_A_RANK
-    assert "rank 1 on the Ray cluster: ValueError: no such part" in done.stderr
+    assert "rank 1 on the Ray cluster: ValueError: part is './mine.py'" in done.stderr
     assert "rank 1 of the learner ended (exit code 1); the learner begins again at its checkpoint" in done.stderr
+
+
+def test_an_error_of_the_users_that_a_rank_finds_ends_the_learner_for_good(cluster):
+    """Exit code 2: whoever starts it does not try again."""
+    done = run(LEFT_ALONE, cluster, "UserError")
+    assert done.returncode == EXIT_REFUSED
+    assert "UserError: part is './mine.py'; accepted: one of every node" in done.stderr
+    assert "begins again" not in done.stderr
 
 
 def test_a_learner_with_ray_still_drains_when_it_is_told_to_end(cluster):
@@ -122,17 +140,47 @@ def test_a_learner_with_ray_still_drains_when_it_is_told_to_end(cluster):
 
 
 def test_a_cluster_without_a_place_for_a_rank_is_refused_with_what_it_needs(tmp_path, cluster):
-    done = run(f"from services.learning import ray_ranks\nray_ranks.START_S = 3.0\n{CROWDED}", tmp_path, cluster)
-    said = rf"{cluster} has no place for [23] of 3 ranks after 3 s; accepted: 1 CPUs and 0 GPUs free for each"
+    done = run(CROWDED, tmp_path, cluster)
+    said = rf"{cluster} has no place for [23] of 3 ranks after 20 s; accepted: 1 CPUs and 0 GPUs free for each"
     assert re.search(said, done.stderr)
     assert "the learner begins again" not in done.stderr
 
 
 def test_a_cluster_that_does_not_answer_is_refused_with_its_address(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_ranks, "START_S", 0.0)
+    monkeypatch.setattr(config, "RAY_S", 0.0)
     one = made(tmp_path, f"ray://127.0.0.1:{free_port()}")
     with pytest.raises(UserError, match=r"learning.ray is 'ray://127.0.0.1:\d+' and no Ray cluster answers there"):
-        ray_ranks.muster(one, recipe.compose(one), tmp_path, torch.device("cpu"))
+        ray_ranks.muster(one, recipe.compose(one), tmp_path, torch.device("cpu"), stays)
+
+
+def test_a_learner_that_is_told_to_end_waits_for_no_cluster(tmp_path):
+    one = made(tmp_path, f"ray://127.0.0.1:{free_port()}")
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        ray_ranks.muster(one, recipe.compose(one), tmp_path, torch.device("cpu"), lambda: True)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert time.monotonic() - begun < ray_ranks.AGAIN_S
+
+
+def test_a_rank_that_cannot_reach_the_first_one_says_where_it_is():
+    port = free_port()
+    with pytest.raises(UserError, match=rf"rank 1 on .* cannot reach rank 0 at 127.0.0.1:{port} .*refused"):
+        ray_ranks.follow(1, "{}", recipe.compose(config.parse({})).model_dump_json(), 2, "127.0.0.1", port)
+
+
+def test_ranks_train_on_the_kind_of_device_that_the_first_one_has_found():
+    """A worker of Ray sees its node's GPUs, also where it has asked for none."""
+    told = ray_ranks._on(config.parse({"model": {"device": "auto"}}), torch.device("cuda", 0))
+    assert config.parse(json.loads(told)).model.device == "cuda"
+
+
+def test_a_knob_without_bound_is_as_unbounded_on_every_rank():
+    weight = {"weight": [{"name": "ppo_clip", "high": float("inf")}]}
+    one = recipe.load_recipe({"base": "grpo"} | weight)
+    told = json.dumps(one.model_dump(mode="json"))
+    assert recipe.Recipe.model_validate(json.loads(told)) == one
+    run = config.parse({"recipe": {"base": "grpo"} | weight})
+    assert config.parse(json.loads(config.canonical(run))) == run
 
 
 @pytest.mark.parametrize("address", ["ray:/head:1", "auto", "ray://head", "http://head:10001"])
