@@ -241,10 +241,6 @@ class Learning(Section):
     )
 
 
-RAY_S = 1200.0
-"""Seconds that a Ray cluster may take to answer, to place every rank and to be handed the model, in all."""
-
-
 class Weights(Section):
     """How a new policy travels from learning to generation."""
 
@@ -281,9 +277,7 @@ class Run(Section):
     prefix: str = knob("sluice", IDENTITY, "Begins every topic, group and id.", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
     log: str = knob("embedded", IDENTITY, "embedded (a file in the run directory) or kafka://host:port.")
     seed: int = knob(0, IDENTITY, "Seed of data, sampling and initialisation.", ge=0)
-    recipe: str | dict[str, Any] = knob(
-        "grpo", RESTART, "The method: a shipped recipe's name, a file, or the recipe itself."
-    )
+    recipe: str | dict[str, Any] = knob("grpo", RESTART, "The method: a shipped recipe's name, a file, or the recipe.")
     max_lag: int = knob(2, RESTART, "Oldest policy that may be trained on, versions behind; 0 is synchronous.", ge=0)
     claims: str = knob("", IDENTITY, "fsspec URL for payloads over 900 kB; empty: a folder in the run directory.")
     model: Model = Field(default_factory=Model)
@@ -308,8 +302,8 @@ class Run(Section):
             said = f"model.device is {self.model.device!r} with learning.ranks of {self.learning.ranks}"
             raise UserError(f"{said}; accepted: auto, cpu or cuda, and rank k has GPU k")
         if self.learning.ray and self.learning.ranks == 1:
-            said = f"learning.ray is {self.learning.ray!r} with learning.ranks of 1"
-            raise UserError(f"{said}; accepted: two ranks or more, of which the first stays with the learner")
+            said = f"learning.ray is {self.learning.ray!r} with learning.ranks of 1; accepted: two ranks or more"
+            raise UserError(f"{said}, of which the first stays with the learner")
         return self
 
 

@@ -19,6 +19,8 @@ from pipeline.rundir import RunDir
 
 STEADY_S = 120.0
 """A process that lived so long has started well; its next death counts as the first."""
+RAY_S = 1200.0
+"""How long a Ray cluster may take to answer and to give every rank of the learner a place."""
 DEATHS = 6
 """Deaths in a row, each before `STEADY_S`, after which the run gives up."""
 END_S = 20.0

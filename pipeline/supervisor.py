@@ -24,7 +24,7 @@ from pipeline.client import Client
 from pipeline.data.register import held_out, register
 from pipeline.errors import NotReady, Retryable, SluiceError, UserError
 from pipeline.evaluate import Plan, evaluate
-from pipeline.processes import Processes
+from pipeline.processes import RAY_S, Processes
 from pipeline.rundir import RunDir
 from pipeline.scalars import Scalars
 from pipeline.view import View, Watcher
@@ -137,7 +137,7 @@ class Supervisor:
         self.processes.start(topics.DIFFICULTY, "difficulty")
 
     def _wait_until_ready(self) -> None:
-        patience = READY_S + (config.RAY_S if self.run.learning.ray else 0.0)
+        patience = READY_S + (RAY_S if self.run.learning.ray else 0.0)
         deadline = time.monotonic() + patience
         started_ms = time.time() * 1000
         while True:

@@ -28,9 +28,8 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from pipeline import config, recipe
+from pipeline import config, processes, recipe
 from pipeline.errors import UserError
-from pipeline.processes import QUIET
 from services.learning.crew import EXIT_REFUSED, Crew, join, open_store
 from services.learning.ranks import World
 from services.learning.spread import spread_folder
@@ -77,7 +76,7 @@ def muster(run: config.Run, method: recipe.Recipe, base: Path, device: torch.dev
 
     Each asks for `learning.threads` CPUs, and for a GPU where rank 0 trains on one (`device`), and trains on the same
     kind of device. Raises `UserError` when the cluster does not answer, has no Sluice, or has no place for a rank
-    within `config.RAY_S`; `SystemExit` when this process is to end meanwhile.
+    within `processes.RAY_S`; `SystemExit` when this process is to end meanwhile.
     """
     size, place = run.learning.ranks, urlsplit(run.learning.ray)
     wait = Wait(leaving)
@@ -86,7 +85,7 @@ def muster(run: config.Run, method: recipe.Recipe, base: Path, device: torch.dev
     store = open_store(0, size, host=here)
     told = (_on(run, device), json.dumps(method.model_dump(mode="json")), size, here, store.port)
     cpus, gpus = run.learning.threads, int(device.type == "cuda")
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": QUIET})(follow)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": processes.QUIET})(follow)
     ranks = [RayRank(rank, _begun(task, rank, *told)) for rank in range(1, size)]
     crew = Crew(World(0, size), ranks)
     with ExitStack() as otherwise:
@@ -131,7 +130,7 @@ def interface_of(address: str) -> str:
 
 @dataclass
 class Wait:
-    """A wait of `config.RAY_S` at most, which ends when the process is to end."""
+    """A wait of `processes.RAY_S` at most, which ends when the process is to end."""
 
     leaving: Leaving
     begun: float = field(default_factory=time.monotonic)
@@ -139,7 +138,7 @@ class Wait:
     @property
     def over(self) -> bool:
         """Has it lasted too long."""
-        return time.monotonic() - self.begun > config.RAY_S
+        return time.monotonic() - self.begun > processes.RAY_S
 
     def sleep(self, seconds: float) -> None:
         """Sleep. Raises `SystemExit`, as SIGTERM by itself would."""
@@ -211,7 +210,7 @@ def _await(store: dist.TCPStore, ranks: Sequence[RayRank], wait: Wait, lacks: st
     while missing := [one.rank for one in ranks if not store.check([_key(one.rank)])]:
         told = f"the Ray cluster {lacks} {len(missing)} of {len(ranks)} ranks"
         if wait.over:
-            raise UserError(f"{told} after {config.RAY_S:.0f} s; accepted: {wanted}")
+            raise UserError(f"{told} after {processes.RAY_S:.0f} s; accepted: {wanted}")
         if time.monotonic() - said > SAY_EVERY_S:
             said = time.monotonic()
             logger.warning("%s; waiting", told)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.rundir import RunDir
 from pipeline.view import View, Watcher
 
@@ -117,8 +119,12 @@ class Running:
                 process.wait(10)
 
     def kill(self, worker_id: str, how: int = signal.SIGKILL) -> None:
-        """Send a signal to a service process."""
-        os.kill(self.pid(worker_id), how)
+        """Send a signal to a service process; SIGKILL: and wait until it is dead, or the next signal may meet it."""
+        process = psutil.Process(self.pid(worker_id))
+        process.send_signal(how)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while how == signal.SIGKILL and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
 
     def pid(self, worker_id: str) -> int:
         """The process of a worker; of one that has just died, the next."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import config, recipe
+from pipeline import config, processes, recipe
 from pipeline.errors import UserError
 from services.learning import ray_ranks
 from services.learning.crew import EXIT_REFUSED, EXIT_WITHOUT_A_RANK
@@ -52,14 +52,22 @@ connected(sys.argv[1], Wait(lambda: False))
 signal.raise_signal(signal.SIGTERM)
 """
 CROWDED = """
-import sys, torch
+import sys, time, torch
 from pathlib import Path
-from pipeline import config, recipe
+from pipeline import processes, recipe
 from services.learning import ray_ranks
-from tests.services.learning.test_ray_ranks import made
-config.RAY_S = 20.0
+from tests.services.learning.test_ray_ranks import made, stays
+
+asks = ray_ranks.connected
+
+def connected(address, wait):
+    found = asks(address, wait)
+    wait.begun = time.monotonic() - processes.RAY_S + 15
+    return found
+
+ray_ranks.connected = connected
 run = made(Path(sys.argv[1]), sys.argv[2], ranks=4)
-ray_ranks.muster(run, recipe.compose(run), Path(sys.argv[1]), torch.device("cpu"), lambda: False)
+ray_ranks.muster(run, recipe.compose(run), Path(sys.argv[1]), torch.device("cpu"), stays)
 """
 
 
@@ -141,13 +149,13 @@ def test_a_learner_with_ray_still_drains_when_it_is_told_to_end(cluster):
 
 def test_a_cluster_without_a_place_for_a_rank_is_refused_with_what_it_needs(tmp_path, cluster):
     done = run(CROWDED, tmp_path, cluster)
-    said = rf"{cluster} has no place for [23] of 3 ranks after 20 s; accepted: 1 CPUs and 0 GPUs free for each"
+    said = rf"{cluster} has no place for [23] of 3 ranks after 1200 s; accepted: 1 CPUs and 0 GPUs free for each"
     assert re.search(said, done.stderr)
     assert "the learner begins again" not in done.stderr
 
 
 def test_a_cluster_that_does_not_answer_is_refused_with_its_address(tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "RAY_S", 0.0)
+    monkeypatch.setattr(processes, "RAY_S", 0.0)
     one = made(tmp_path, f"ray://127.0.0.1:{free_port()}")
     with pytest.raises(UserError, match=r"learning.ray is 'ray://127.0.0.1:\d+' and no Ray cluster answers there"):
         ray_ranks.muster(one, recipe.compose(one), tmp_path, torch.device("cpu"), stays)
