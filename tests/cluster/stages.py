@@ -61,8 +61,8 @@ def sizes() -> dict[str, int]:
     found = {
         name: image["sizeBytes"]
         for node in get("nodes", "default")
-        for image in node["status"].get("images", [])
-        for name in image.get("names", [])
+        for image in node["status"].get("images") or []
+        for name in image.get("names") or []  # null where an image has lost its names
         if "/sluice-" in name and name.endswith(f":{os.environ.get('TAG', 'dev')}")
     }
     return found if len(found) >= len(SERVICES) else {}
