@@ -26,13 +26,11 @@ PY
 }
 
 # Out: the packages' own tests, byte code of modules that nobody here imports, symbols. Libraries that a wheel brings
-# along (numpy's) were patched after they were linked, and strip breaks them: those stay as they are. Without a compiler
-# in the image there is no strip, and symbols stay.
+# along (numpy's) were patched after they were linked, and strip breaks them: those stay as they are.
 site=$(/opt/sluice/bin/python -c 'import site; print(site.getsitepackages()[0])')
 imports "$@" > /build/before
 find "$site" -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -r {} +
-command -v strip > /dev/null &&
-    find "$site" -name '*.so*' -size +1M -not -path '*.libs/*' -not -path '*/numpy/*' -exec strip --strip-debug {} +
+find "$site" -name '*.so*' -size +1M -not -path '*.libs/*' -not -path '*/numpy/*' -exec strip --strip-debug {} +
 imports "$@" > /build/after
 lost=$(comm -23 /build/before /build/after)
 [ -z "$lost" ] || { echo "trim.sh: these modules could be imported before and cannot now: $lost" >&2; exit 1; }

@@ -202,7 +202,7 @@ def release(broker: Broker, name: str, **values: Any) -> Iterator[Release]:
 
 @contextlib.contextmanager
 def volume(one: Release) -> Iterator[None]:
-    """A volume on the node, in $VOLUMES there, for the learner's claim."""
+    """A volume on the node, in $VOLUMES there, for the learner's claim and no other's."""
     folder = Path(os.environ.get("VOLUMES", tempfile.gettempdir())) / f"sluice-volume-{one.name}"
     folder.mkdir(parents=True, exist_ok=True)
     here = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "Exists"}]}
@@ -210,6 +210,7 @@ def volume(one: Release) -> Iterator[None]:
         "capacity": {"storage": "10Gi"},
         "accessModes": ["ReadWriteOnce"],
         "storageClassName": "sluice-test",
+        "claimRef": {"namespace": one.namespace, "name": f"data-{one.name}-sluice-learning-0"},
         "persistentVolumeReclaimPolicy": "Retain",
         "local": {"path": str(folder)},
         "nodeAffinity": {"required": {"nodeSelectorTerms": [here]}},
