@@ -23,9 +23,11 @@ compiler)
     rm -rf /var/lib/apt/lists/* /var/cache/apt/*
     ;;
 torch)
+    # Beside PyPI, which has what torch needs in the versions of the lock file: of two builds of one version pip takes the
+    # one with a local label, 2.13.0+cpu.
     python3 -m venv /build/pip
     /build/pip/bin/pip install --no-cache-dir --target /opt/torch --constraint /build/constraints.txt \
-        ${2:+--index-url "$2"} torch
+        ${2:+--extra-index-url "$2"} torch
     rm -r /build/pip
     ;;
 needs)

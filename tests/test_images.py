@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.audit_deps import locked
 
 ROOT = Path(__file__).parents[1]
 FILES = {path.parent.name: path.read_text() for path in sorted(ROOT.glob("services/*/Dockerfile"))}
@@ -51,3 +55,17 @@ def test_an_image_holds_what_its_service_needs_and_no_more():
     extras = {name: need.removesuffix("${STORE:+,$STORE}").split(",") for name, need in needs.items()}
     assert extras["difficulty"] == ["trace"] and extras["verification"] == ["trace", "checks"]
     assert "torch" in extras["learning"] and any(one.startswith("torch") for one in extras["generation"])
+
+
+@pytest.mark.long  # asks the package index
+@pytest.mark.parametrize("service", FILES)
+def test_the_lock_file_holds_all_that_an_image_can_be_built_with(service, tmp_path):
+    extras = re.search(r'image.sh needs "(.*)"', FILES[service])[1]
+    extras = extras.replace("${ENGINE:+,$ENGINE}", ",vllm").replace("${STORE:+,$STORE}", ",s3").split(",")
+    asked = [word for extra in extras for word in ("--extra", extra)]
+    where = ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
+    lock, found = ROOT / "constraints.txt", tmp_path / "found.txt"
+    command = [Path(sys.executable).with_name("uv"), "pip", "compile", "--quiet", *where, "--constraint", lock, *asked]
+    done = subprocess.run([*command, "--output-file", found, ROOT / "pyproject.toml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(locked(found.read_text()).items()) <= set(locked(lock.read_text()).items())
