@@ -12,6 +12,7 @@ from pipeline.data.split import merged, split
 from pipeline.digest import prompt_digest
 from pipeline.errors import UserError
 from pipeline.log.api import Log, read_all
+from pipeline.recipe import refuse_domains
 from pipeline.topics import Names
 from sluice.v1 import prompt_pb2
 
@@ -34,10 +35,14 @@ def held_out(log: Log, names: Names) -> list[prompt_pb2.Prompt]:
 
 
 def prompts_of(run: Run) -> list[prompt_pb2.Prompt]:
-    """The run's prompts, each marked as to be trained on or held out. Raises `UserError` for an id that cannot be."""
+    """The run's prompts, each marked as to be trained on or held out.
+
+    Raises `UserError` for an id that cannot be, and for a domain that the recipe names and no prompt has.
+    """
     found = [prompt for source in load_all(run.data.sources) for prompt in source.prompts()]
     unique, repeated = merged(found)
     _refuse_ids(unique)
+    refuse_domains(run, {prompt.domain for prompt in unique})
     if len(unique) <= run.data.held_out:
         raise UserError(
             f"data.sources give {len(unique)} different questions ({repeated} repeated) and data.held_out is "

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from pipeline.data import prompts
 from pipeline.data.prompt import GATE_KEY
+from pipeline.errors import OwnFault
 from services.difficulty import gauges
 from services.difficulty.scheduler import Scheduler
 from services.difficulty.seen import DIVERSITY_OUT_OF_RANGE, UNKNOWN, Versions, diversities
@@ -48,7 +49,7 @@ class Handler:
             nouns = sorted(nouns, key=_rank)
             self.look(max((noun.max_version for noun in nouns if isinstance(noun, rollout_pb2.Verdict)), default=0))
             self.scheduler.observe(nouns)
-            requests = self.scheduler.issue(self.now_ms()) if self.ready else []
+            requests = self._issued() if self.ready else []
             sent: list[Sent] = [("requests", request.request_id, request) for request in requests]
             for noun, why in self.scheduler.refusals():
                 letter = dead_letter(noun, why, self.scheduler.versions, self.now_ms())
@@ -57,6 +58,12 @@ class Handler:
                 key = record.prompt_id if isinstance(record, posterior_pb2.PosteriorState) else GATE_KEY
                 sent.append(("posterior", key, record))
             return sent
+
+    def _issued(self) -> list[prompt_pb2.RolloutRequest]:
+        try:
+            return self.scheduler.issue(self.now_ms())
+        except Exception as error:  # a sampler or budget that fails: the records observed before it are innocent
+            raise OwnFault(f"choosing what to try next failed with {type(error).__name__}: {error}") from error
 
     def look(self, highest: int) -> Versions | None:
         """Versions that may be observed, looked up again when somebody claims one as high as this."""

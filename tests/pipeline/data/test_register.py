@@ -15,12 +15,14 @@ from sluice.v1 import prompt_pb2
 NAMES = Names("sluice", "t")
 
 
-def run_of(folder, *rows, **changes):
-    """A run whose data set has these rows: (id, question)."""
+def run_of(folder, *rows, **difficulty):
+    """A run whose data set has these rows: (id, question), all of the domain "math"."""
     file = folder / "rows.jsonl"
-    file.write_text("".join(json.dumps({"id": name, "prompt": text, "answer": "1"}) + "\n" for name, text in rows))
-    sources = [{"kind": "jsonl", "path": str(file), "prompt_id": "id"}]
-    return config.parse({"run": "t", "data": {"held_out": 0, "sources": sources}} | changes)
+    file.write_text(
+        "".join(json.dumps({"id": name, "prompt": text, "answer": "1", "of": "math"}) + "\n" for name, text in rows)
+    )
+    sources = [{"kind": "jsonl", "path": str(file), "prompt_id": "id", "domain": "of"}]
+    return config.parse({"run": "t", "data": {"held_out": 0, "sources": sources}, "difficulty": difficulty})
 
 
 def refused(run):
@@ -56,3 +58,12 @@ def test_of_a_prompt_that_is_on_the_topic_twice_the_first_is_registered(log):
             transaction.sends.append(records.encode(NAMES.topic("prompts"), "x", prompt))
     writer.close()
     assert [prompt.digest for prompt in registered(log, NAMES)] == [b"one"]
+
+
+def test_a_share_or_cost_of_a_domain_that_the_data_set_has_not_is_refused_with_those_it_has(tmp_path):
+    rows = ("x", "one"), ("y", "two")
+    mixture = {"name": "domain_mixture", "shares": {"math": 3, "maths": 1}}
+    said = refused(run_of(tmp_path, *rows, sampler=mixture))
+    assert said == "a domain in knob 'shares' of difficulty.sampler 'domain_mixture' is 'maths'; accepted: 'math'"
+    assert "'costs'" in refused(run_of(tmp_path, *rows, sampler={"name": "equitable", "costs": {"code": 2}}))
+    assert len(prompts_of(run_of(tmp_path, *rows, sampler=mixture | {"shares": {"math": 3}}))) == 2
