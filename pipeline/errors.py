@@ -6,6 +6,7 @@
     |-- Retryable            the same call may succeed later: tried again with a bound
     |   |-- LogUnavailable   the log does not answer
     |   `-- NotReady         the service has not caught up yet
+    |-- OwnFault             what the service does by itself fails, whatever the record: the process ends
     |-- Lost                 an offset that retention has eaten: reading on would skip records
     `-- Fenced               somebody newer holds this role: stop the process
 
@@ -45,6 +46,10 @@ class LogUnavailable(Retryable):
 
 class NotReady(Retryable):
     """The service has not caught up with its topics."""
+
+
+class OwnFault(SluiceError):
+    """What a service does by itself fails: no record's fault, and every other record would meet it too."""
 
 
 class Lost(SluiceError):

@@ -55,8 +55,8 @@ class Knob:
         """Whether a value is of the knob's type and inside its bounds.
 
         >>> knob = Knob("cap", "float | None", ge=1)
-        >>> knob.fits(2), knob.fits(None), knob.fits(0.5), knob.fits("2"), knob.fits(float("nan"))
-        (True, True, False, False, False)
+        >>> knob.fits(2), knob.fits(None), knob.fits(0.5), knob.fits("2"), knob.fits(math.nan), knob.fits(math.inf)
+        (True, True, False, False, False, False)
         """
         if self.choices:
             return value in self.choices and not (isinstance(value, bool) and True not in self.choices)
@@ -67,7 +67,7 @@ class Knob:
         return not isinstance(value, int | float) or isinstance(value, bool) or self._inside(value)
 
     def _inside(self, value: float) -> bool:
-        if math.isnan(value):
+        if not math.isfinite(value):
             return False
         low = (self.ge is None or value >= self.ge) and (self.gt is None or value > self.gt)
         return low and (self.le is None or value <= self.le) and (self.lt is None or value < self.lt)

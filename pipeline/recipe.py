@@ -15,14 +15,14 @@ values against the parts' sources (`pipeline/partspec.py`), and what cannot go t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline import partspec, yaml12
+from pipeline import parts, partspec, yaml12
 from pipeline.config import Run
 from pipeline.errors import UserError
 
@@ -109,7 +109,7 @@ class Recipe(_Strict):
 
     def slots(self) -> Iterator[tuple[str, Part]]:
         """(room, part) of every part, in order."""
-        for room, parts in (
+        for room, chosen in (
             ("difficulty.estimate", self.estimate),
             ("difficulty.sampler", self.sampler),
             ("difficulty.budget", self.budget),
@@ -127,7 +127,7 @@ class Recipe(_Strict):
             ("learning.optimizer", self.optimizer),
             ("learning.controller", self.controllers),
         ):
-            for part in parts if isinstance(parts, list) else [parts] if parts else []:
+            for part in chosen if isinstance(chosen, list) else [chosen] if chosen else []:
                 yield room, part
 
 
@@ -152,7 +152,11 @@ def load_recipe(what: str | Path | Mapping[str, Any]) -> Recipe:
 
 
 def compose(run: Run) -> Recipe:
-    """The recipe of a run, with the run's own overrides, refused where the two cannot go together."""
+    """The recipe of a run, with the run's own overrides, refused where the two cannot go together.
+
+    Difficulty's parts need no torch and are built here, so that knobs which do not fit each other are refused before
+    anything starts. A user's own parts are built where they run: here their package may be missing.
+    """
     found = load_recipe(run.recipe)
     changes = {
         room: Part.model_validate(chosen)
@@ -163,6 +167,9 @@ def compose(run: Run) -> Recipe:
         knobs = found.optimizer.knobs | {"lr": run.learning.lr}
         changes["optimizer"] = Part(name=found.optimizer.name, knobs=knobs)
     found = load_recipe(found.model_copy(update=changes).model_dump())
+    for room, part in found.slots():
+        if room.startswith("difficulty.") and part.name in partspec.names(room):
+            parts.load(room, part.name, **part.knobs)
     _guidance(run)
     if found.off_policy.mode == "on_policy_only" and run.max_lag > 0:
         raise UserError(
@@ -170,6 +177,16 @@ def compose(run: Run) -> Recipe:
             "accepted: max_lag 0, or another recipe"
         )
     return found
+
+
+def refuse_domains(run: Run, known: Collection[str]) -> None:
+    """Refuse a part that says something of a domain which the data set, whose domains are `known`, does not have."""
+    for room, part in compose(run).slots():
+        spec = partspec.read(room, part.name)
+        knob = spec.constants.get("by_domain") if spec else None
+        for name in (part.knobs.get(knob) or ()) if knob else ():
+            if name not in known:
+                raise UserError.choice(f"a domain in knob {knob!r} of {room} {part.name!r}", name, map(repr, known))
 
 
 def _guidance(run: Run) -> None:
@@ -318,11 +335,11 @@ def _copies(recipe: Recipe, room: str, part: Part, spec: partspec.PartSpec) -> N
 
 def _in_place(recipe: Recipe) -> None:
     """Refuse a modifier of advantages as the advantage, and an advantage among the modifiers."""
-    for slot, other, parts in (
+    for slot, other, chosen in (
         ("advantage", "modifiers", [recipe.advantage]),
         ("modifiers", "advantage", recipe.modifiers),
     ):
-        for part in parts:
+        for part in chosen:
             spec = partspec.read("learning.advantage", part.name) if part else None
             if spec and bool(spec.constants.get("modifies")) != (slot == "modifiers"):
                 kind = "changes an advantage" if slot == "advantage" else "makes one (it lacks modifies = True)"

@@ -153,7 +153,9 @@ def row_of(
 
 
 def _joined(log: Log, names: Names) -> Iterator[Row]:
-    prompts = {prompt.prompt_id: prompt for prompt in _nouns(log, names, "prompts", prompt_pb2.Prompt)}
+    prompts: dict[str, prompt_pb2.Prompt] = {}
+    for prompt in _nouns(log, names, "prompts", prompt_pb2.Prompt):
+        prompts.setdefault(prompt.prompt_id, prompt)
     verdicts = {v.rollout_sha256: v for v in _nouns(log, names, "verdicts", rollout_pb2.Verdict)}
     uses = _uses(log, names)
     for rollout in _nouns(log, names, "rollouts", rollout_pb2.Rollout):

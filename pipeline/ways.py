@@ -10,6 +10,7 @@ What goes wrong is told apart here and nowhere else:
     Retryable            the records are handled again, one by one, `TRIES` times; then dead-lettered
     LogUnavailable       wait; a transaction is tried again as it is, what was being handled is read again
     Fenced               another member holds the partition: read again; three times in a row: this process is a zombie
+    OwnFault             the service fails at what no record asked for (choosing what to try): the process ends
     the machine's fault  no room, no memory, no files left, a disk that fails: no record's fault, the process ends
     any other error      on one record: dead-lettered with its error; without a record: the process ends
 """
@@ -25,7 +26,7 @@ from typing import Protocol
 from google.protobuf.message import Message
 
 from pipeline import records
-from pipeline.errors import Fenced, LogUnavailable, Poison, Retryable
+from pipeline.errors import Fenced, LogUnavailable, OwnFault, Poison, Retryable
 from pipeline.log.api import GroupReader, Position, Record, Send
 from pipeline.offsets import Token, Unfinished
 from pipeline.stage import TRIES, Decoded, Output, Stage
@@ -176,7 +177,7 @@ def _handle(stage: Stage, handler: BatchHandler, reader: GroupReader, found: lis
     except (Fenced, LogUnavailable):
         raise
     except Exception as error:  # the fault boundary: what one record breaks is that record's dead letter
-        if not good or _of_the_machine(error):
+        if not good or _no_records_fault(error):
             raise
         log.warning(
             "a batch of %d failed (%s: %s); handling its records one by one", len(good), type(error).__name__, error
@@ -200,9 +201,9 @@ def _last_words(
     return outputs
 
 
-def _of_the_machine(error: Exception) -> bool:
+def _no_records_fault(error: Exception) -> bool:
     """Would every record fail alike? Dead-lettering them, one after the other, would empty the topic."""
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in OF_THE_MACHINE)
+    return isinstance(error, OwnFault | MemoryError) or (isinstance(error, OSError) and error.errno in OF_THE_MACHINE)
 
 
 def _one_by_one(
@@ -223,7 +224,7 @@ def _try(stage: Stage, handler: BatchHandler, one: Decoded) -> list[Output]:
         except (Fenced, LogUnavailable):
             raise
         except Exception as error:  # the same fault boundary, for one record
-            if _of_the_machine(error):
+            if _no_records_fault(error):
                 raise
             handler.restore()
             if isinstance(error, Retryable) and attempts < TRIES:

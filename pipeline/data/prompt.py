@@ -12,6 +12,13 @@ from sluice.v1 import prompt_pb2
 ID_DIGITS = 24
 """Hexadecimal digits of an id made from content: 96 bits."""
 
+GATE_KEY = "__gate__"
+"""Key of the gate's record, beside those of the prompts on the `posterior` topic."""
+RESERVED_IDS = ("", GATE_KEY)
+"""Ids that no prompt can have."""
+ACCEPTED_IDS = f"any other than {' and '.join(map(repr, RESERVED_IDS))}"
+"""What a message says of an id that is reserved."""
+
 ROLES = ("system", "user", "assistant", "tool")
 
 

@@ -6,16 +6,39 @@ import time
 from collections.abc import Iterator, Mapping
 
 from pipeline import records
+from pipeline.data.prompt import ACCEPTED_IDS
 from pipeline.errors import LogUnavailable
 from pipeline.log.api import Log
 from pipeline.topics import Names
-from sluice.v1 import prompt_pb2
+from sluice.v1 import control_pb2, prompt_pb2
 
 CATCH_UP_S = 60.0
+REDEFINED = "prompt_digest_differs"
+"""Why a prompt is refused whose id is known with another content."""
+RESERVED = "prompt_id_reserved"
+"""Why a prompt is refused whose id is reserved."""
+
+
+def dead_letter(prompt: prompt_pb2.Prompt, why: str, service: str, now_ms: int) -> control_pb2.DeadLetter:
+    """A prompt on the topic that a service refuses, `REDEFINED` or `RESERVED`: its content and why."""
+    said = {
+        REDEFINED: f"prompt {prompt.prompt_id!r} is registered with another content; accepted: the same, or a new id",
+        RESERVED: f"prompt id is {prompt.prompt_id!r}; accepted: {ACCEPTED_IDS}",
+    }
+    return control_pb2.DeadLetter(
+        topic="prompts",
+        key=prompt.prompt_id.encode(),
+        value=prompt.SerializeToString(),
+        error="Poison",
+        reason=f"{why}: {said[why]}",
+        service=service,
+        attempts=1,
+        written_ms=now_ms,
+    )
 
 
 class PromptCache:
-    """Every prompt by its id. Used by one thread.
+    """Every prompt by its id; of one that is defined again with another content, the first. Used by one thread.
 
     `since`: next offset by partition to begin at, where what came before is known. With `keep=False` nothing is held
     in memory: for a caller that takes the news and keeps them itself.
@@ -26,6 +49,8 @@ class PromptCache:
         begins = {p: max(first, (since or {}).get(p, first)) for p, (first, _) in log.bounds(self._topic).items()}
         self._follower = log.follow({(self._topic, p): begin for p, begin in begins.items()})
         self.by_id: dict[str, prompt_pb2.Prompt] = {}
+        self.refused: list[prompt_pb2.Prompt] = []
+        """Later definitions of these with another content, for dead letters."""
 
     def batches(self, wait: bool = False) -> Iterator[list[prompt_pb2.Prompt]]:
         """Prompts that came since the last call, batch by batch; with `wait`, all that the topic holds now.
@@ -40,7 +65,7 @@ class PromptCache:
             if batch:
                 deadline += 1.0 if wait else 0.0
             if self._keep:
-                self.by_id.update({prompt.prompt_id: prompt for prompt in found})
+                self.refused += [one for one in found if self.by_id.setdefault(one.prompt_id, one).digest != one.digest]
             yield found
             here = self._follower.positions()
             behind = [

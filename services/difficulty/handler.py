@@ -15,9 +15,12 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from pipeline.data import prompts
+from pipeline.data.prompt import GATE_KEY
+from pipeline.errors import OwnFault
 from services.difficulty import gauges
-from services.difficulty.scheduler import GATE_KEY, Scheduler
-from services.difficulty.seen import DIVERSITY_OUT_OF_RANGE, RESERVED, UNKNOWN, Versions, diversities
+from services.difficulty.scheduler import Scheduler
+from services.difficulty.seen import DIVERSITY_OUT_OF_RANGE, UNKNOWN, Versions, diversities
 from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
 
 Sent = tuple[str, str, Message]
@@ -46,7 +49,7 @@ class Handler:
             nouns = sorted(nouns, key=_rank)
             self.look(max((noun.max_version for noun in nouns if isinstance(noun, rollout_pb2.Verdict)), default=0))
             self.scheduler.observe(nouns)
-            requests = self.scheduler.issue(self.now_ms()) if self.ready else []
+            requests = self._issued() if self.ready else []
             sent: list[Sent] = [("requests", request.request_id, request) for request in requests]
             for noun, why in self.scheduler.refusals():
                 letter = dead_letter(noun, why, self.scheduler.versions, self.now_ms())
@@ -55,6 +58,12 @@ class Handler:
                 key = record.prompt_id if isinstance(record, posterior_pb2.PosteriorState) else GATE_KEY
                 sent.append(("posterior", key, record))
             return sent
+
+    def _issued(self) -> list[prompt_pb2.RolloutRequest]:
+        try:
+            return self.scheduler.issue(self.now_ms())
+        except Exception as error:  # a sampler or budget that fails: the records observed before it are innocent
+            raise OwnFault(f"choosing what to try next failed with {type(error).__name__}: {error}") from error
 
     def look(self, highest: int) -> Versions | None:
         """Versions that may be observed, looked up again when somebody claims one as high as this."""
@@ -92,12 +101,10 @@ def _rank(noun: Message) -> int:
 
 def dead_letter(noun: Message, reason: str, versions: Versions | None, now_ms: int) -> control_pb2.DeadLetter:
     """A verdict or prompt that cannot be right, for people to look at: its content and why."""
-    assert isinstance(noun, rollout_pb2.Verdict | prompt_pb2.Prompt)
-    if reason == RESERVED:
-        said = f"prompt id is {noun.prompt_id!r}; accepted: any other than '' and {GATE_KEY!r}"
-    elif isinstance(noun, prompt_pb2.Prompt):
-        said = f"prompt {noun.prompt_id!r} is registered with another content; accepted: the same, or a new id"
-    elif reason.startswith("version"):
+    if isinstance(noun, prompt_pb2.Prompt):
+        return prompts.dead_letter(noun, reason, "difficulty", now_ms)
+    assert isinstance(noun, rollout_pb2.Verdict)
+    if reason.startswith("version"):
         said = f"versions are {noun.min_version} to {noun.max_version}; accepted: {versions}"
     elif reason == UNKNOWN:
         said = f"prompt {noun.prompt_id!r} is not registered to train on; accepted: an id of the prompts topic"
@@ -106,7 +113,7 @@ def dead_letter(noun: Message, reason: str, versions: Versions | None, now_ms: i
     else:
         said = f"accuracy is {noun.accuracy}; accepted: 0 to 1"
     return control_pb2.DeadLetter(
-        topic="prompts" if isinstance(noun, prompt_pb2.Prompt) else "verdicts",
+        topic="verdicts",
         key=noun.prompt_id.encode(),
         value=noun.SerializeToString(),
         error="Poison",

@@ -22,21 +22,21 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import Message
 
+from pipeline.data.prompt import RESERVED_IDS
+from pipeline.data.prompts import REDEFINED, RESERVED
 from pipeline.errors import UserError
 from pipeline.evidence import IMPOSSIBLE
 from pipeline.gate import Gate
 from services.difficulty.calibration import Calibration
 from services.difficulty.index import Index
 from services.difficulty.requests import refuse_for_training, request_seed
-from services.difficulty.seen import REDEFINED, REFUSED, RESERVED, Versions
+from services.difficulty.seen import REFUSED, Versions
 from services.difficulty.state import Beliefs, Budget, Estimate, Sampler
 from services.difficulty.store import Past, Store
 from services.difficulty.texts import Texts
 from services.difficulty.view import View
 from sluice.v1 import difficulty_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2
 
-GATE_KEY = "__gate__"
-"""Key of the gate's record."""
 ASKED = 1
 """Tells the random streams of `preview` from every other of the seed."""
 COMPARED = 4096
@@ -150,7 +150,7 @@ class Scheduler:
         """Register a prompt; returns why it was left out, empty when it was not. Its answer is not kept."""
         if prompt.split not in TRAIN_SPLITS:
             return "evaluation_prompt"
-        if prompt.prompt_id in ("", GATE_KEY):
+        if prompt.prompt_id in RESERVED_IDS:
             return self._refuse(prompt, RESERVED)
         if not self.prompts.add(prompt):
             return self._refuse(prompt, REDEFINED)

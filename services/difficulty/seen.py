@@ -15,13 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.data.prompts import REDEFINED
 from pipeline.evidence import EVALUATE, OUT_OF_RANGE, UNSEEN, unseen
 from sluice.v1 import rollout_pb2
 
-REDEFINED = "prompt_digest_differs"
-"""Why a prompt is refused whose id is known with another content."""
-RESERVED = "prompt_id_reserved"
-"""Why a prompt is refused whose id is empty, or names the gate's record."""
 DIVERSITY = "diversity"
 """The named reward of a verdict that says how different its group's rollouts were, in [0, 1]."""
 DIVERSITY_OUT_OF_RANGE = "diversity_out_of_range"

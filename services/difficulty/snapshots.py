@@ -20,13 +20,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import records
+from pipeline.data.prompt import GATE_KEY
 from pipeline.errors import NotReady
 from pipeline.log.api import read_batches
 from pipeline.serve import Context
 from pipeline.stage import Output
 from services.difficulty import snapshot
 from services.difficulty.handler import Handler
-from services.difficulty.scheduler import GATE_KEY
 from sluice.v1 import difficulty_pb2, training_pb2
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections import defaultdict
 import grpc
 from google.protobuf.message import Message
 
-from pipeline.data.prompts import PromptCache
+from pipeline.data.prompts import REDEFINED, PromptCache, dead_letter
 from pipeline.log.api import Position
 from pipeline.serve import Context
 from pipeline.stage import Output
@@ -45,7 +45,7 @@ class VerificationService:
         look = run.second_look
         self.prompts = PromptCache(context.log, context.names)
         self.prompts.news(wait=True)
-        self.verdicts = 0
+        self.verdicts, self._told = 0, 0
         self._counted: dict[tuple[str, str], list[float]] = defaultdict(list)
         self.handler = VerificationHandler(
             self.checker,
@@ -70,12 +70,19 @@ class VerificationService:
         run_batch(stage, self, ["rollouts", "rollouts-retry"], "verification", f"verification.{stage.worker_id}")
 
     def restore(self) -> None:
-        """What it needs to know are the prompts."""
+        """What it needs to know are the prompts. Dead letters of them that were not committed are written again."""
+        self._told = 0
         self.prompts.news(wait=True)
 
     def __call__(self, nouns: list[Message], offsets: dict[Position, int]) -> list[Output]:
         """Verdicts, and rollouts whose checking failed on our side for another worker to try."""
-        rollouts = [noun for noun in nouns if isinstance(noun, rollout_pb2.Rollout)]
+        del self.prompts.refused[: self._told]  # a call follows the commit of the one before
+        outputs = self._verified([noun for noun in nouns if isinstance(noun, rollout_pb2.Rollout)])
+        letters = [dead_letter(one, REDEFINED, "verification", int(time.time() * 1000)) for one in self.prompts.refused]
+        self._told = len(letters)
+        return outputs + [Output("dead-letters", letter.key.decode(), letter) for letter in letters]
+
+    def _verified(self, rollouts: list[rollout_pb2.Rollout]) -> list[Output]:
         if not rollouts:
             return []
         begun = time.monotonic()

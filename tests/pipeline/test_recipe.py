@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,32 @@ def test_the_run_overrides_learning_rate_and_difficulty():
     recipe = compose(run)
     assert recipe.optimizer.knobs == {"lr": 3e-4, "clip_norm": 1.0}
     assert dict(recipe.budget) == {"name": "fixed", "n": 4}
+
+
+@pytest.mark.parametrize(
+    ("room", "part", "said"),
+    [
+        ("budget", {"name": "fixed", "n": 0}, "knob 'n' of difficulty.budget 'fixed' is 0; accepted: int >= 1"),
+        ("budget", {"name": "knapsack", "n": 1}, "n is 1; accepted: from low, 2, to high, 128"),
+        ("budget", {"name": "knapsack", "low": 9}, "n is 8; accepted: from low, 9, to high, 128"),
+        ("estimate", {"name": "beta", "prior_alpha": -1}, "is -1; accepted: float > 0"),
+        ("estimate", {"name": "ema", "rate": 3}, "is 3; accepted: float > 0 and < 1"),
+        ("estimate", {"name": "spo_tracker", "rho_min": 0.97}, "rho_min is 0.97; accepted: up to rho_max, 0.96"),
+        ("sampler", {"name": "vade_thompson", "uniform_share": 2}, "is 2; accepted: float >= 0 and <= 1"),
+        ("sampler", {"name": "spo_prioritised", "floor": -1}, "is -1; accepted: float >= 0"),
+        ("sampler", {"name": "mmr1_vps", "alpha": math.inf}, "is inf; accepted: float >= 0"),
+        ("sampler", {"name": "domain_mixture", "shares": {"math": "three"}}, "of 'math' is 'three'; accepted: float"),
+        ("sampler", {"name": "domain_mixture", "shares": {"math": -1}}, "of 'math' is -1; accepted: float >= 0"),
+        ("sampler", {"name": "domain_mixture", "shares": {"math": math.nan}}, "of 'math' is nan; accepted: float >= 0"),
+        ("sampler", {"name": "domain_mixture", "shares": {1: 2}}, "shares has the name 1; accepted: a text"),
+        ("sampler", {"name": "domain_mixture", "shares": {"math": 0}, "rest": 0}, "accepted: a share above 0"),
+        ("sampler", {"name": "equitable", "costs": {"math": 0}}, "of 'math' is 0; accepted: float > 0"),
+    ],
+)
+def test_what_the_difficulty_service_would_refuse_is_refused_before_anything_starts(room, part, said):
+    with pytest.raises(UserError) as caught:
+        compose(config.parse({"difficulty": {room: part}}))
+    assert said in str(caught.value)
 
 
 def test_methods_are_listed_without_torch():

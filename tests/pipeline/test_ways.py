@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipeline import records
-from pipeline.errors import Fenced, Lost, Poison, Retryable
+from pipeline.errors import Fenced, Lost, OwnFault, Poison, Retryable
 from pipeline.life import Life
 from pipeline.log import Log, Send
 from pipeline.log.api import read_all
@@ -159,8 +159,12 @@ def test_a_failure_that_does_not_pass_is_dead_lettered_after_a_bound(log):
     assert letter.reason == "never" and letter.attempts == 5
 
 
-@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "no room"), MemoryError()], ids=["disk", "memory"])
-def test_what_ails_the_machine_ends_the_process_and_costs_no_record(log, fault):
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.ENOSPC, "no room"), MemoryError(), OwnFault("a sampler's bug")],
+    ids=["disk", "memory", "own"],
+)
+def test_what_ails_the_machine_or_the_service_ends_the_process_and_costs_no_record(log, fault):
     put(log, rollout("r0"), rollout("r1"))
     with pytest.raises(type(fault)):
         run_verifier(log, Verifier(fail={"r1": [fault] * 9}), 2)

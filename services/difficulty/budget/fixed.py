@@ -8,12 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.knobs import check, knob
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """`n`: rollouts per prompt, the size of a comparison group, >= 1.
+    """Whole groups.
 
     Worked number: a budget of 10 is two prompts of 4, and 2 are left.
 
@@ -22,13 +23,10 @@ class Fixed:
     (2, [4, 4])
     """
 
-    n: int = 8
+    n: int = knob(8, "Rollouts of a prompt, the size of a comparison group.", unit="rollouts", ge=1)
 
     kept: ClassVar[int] = 0
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n is {self.n}; accepted: at least 1")
+    __post_init__ = check
 
     @property
     def largest(self) -> int:

@@ -19,16 +19,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from pipeline.knobs import check, knob
 from services.difficulty.state import OneByOne, Stat, powers
 
 
 @dataclass(frozen=True)
 class Beta(OneByOne):
     """Pseudo-counts of right (alpha) and wrong (beta) answers.
-
-    `prior_alpha`, `prior_beta`: pseudo-counts before any outcome, > 0; 1 and 1 is uniform.
-    `global_decay`, `local_decay`: share of the evidence kept, in (0, 1]; 1 forgets nothing. A guess: 0.99 and 0.8.
-    `lag_discount`: weight of an outcome per version of lag, in (0, 1]; 1 ignores lag.
 
     Worked number: (3, 3), one step later 6 of 8 are right.
 
@@ -40,22 +37,15 @@ class Beta(OneByOne):
     [8.584, 4.584]
     """
 
-    prior_alpha: float = 1.0
-    prior_beta: float = 1.0
-    global_decay: float = 0.99
-    local_decay: float = 0.8
-    lag_discount: float = 1.0
+    prior_alpha: float = knob(1.0, "Right answers before any outcome, as pseudo-counts.", gt=0)
+    prior_beta: float = knob(1.0, "Wrong answers before any outcome; 1 and 1 is uniform.", gt=0)
+    global_decay: float = knob(0.99, "Share of the evidence that a step keeps; 1 forgets nothing. A guess.", gt=0, le=1)
+    local_decay: float = knob(0.8, "Share kept before fresh counts; 1 forgets nothing. A guess.", gt=0, le=1)
+    lag_discount: float = knob(1.0, "What a version of lag takes of an outcome's weight; 1 ignores lag.", gt=0, le=1)
 
     columns: ClassVar[tuple[str, ...]] = ("alpha", "beta")
     confidence: ClassVar[str] = "guess"
-
-    def __post_init__(self) -> None:
-        for name in ("prior_alpha", "prior_beta"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
-        for name in ("global_decay", "local_decay", "lag_discount"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; accepted: above 0, at most 1")
+    __post_init__ = check
 
     def initial(self) -> Stat:
         """The prior."""

@@ -7,6 +7,10 @@ Source: another implementation's difficulty estimator (Trinity-RFT); forget = rh
 There an unseen task's evidence is its pass rate interpolated from others; here it is `ignorance` (p0), so a prompt left
 alone long enough is believed to pass half the time.
 
+Another departure: there s right of n tries add (1 - rho) * s + rho * (s / n) * m; here they add s, the same at n = m.
+Outcomes come one by one here, and how many more will come is not known. Of n = 8 each weighs 1 here, and there, with
+the defaults, 0.8 + 0.2 * 16 / 8 = 1.2.
+
 Odd cases. k steps alone are applied in one go when the prompt is touched or looked at: with q = (1 - forget) ** k,
 alpha <- prior + q * (alpha - prior) + rho * p0 * m * (1 - q) / forget. Outcomes that arrive at one step decay once. A
 step older than the last one (after a rewind) changes nothing but the counts.

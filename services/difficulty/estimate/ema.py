@@ -15,15 +15,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from pipeline.knobs import check, knob
 from services.difficulty.state import OneByOne, Stat, powers
 
 
 @dataclass(frozen=True)
 class Ema(OneByOne):
     """A moving average per prompt.
-
-    `rate`: weight of the newest outcome, in (0, 1). `prior`: value of a prompt never seen, in (0, 1). `lag_discount`:
-    what a version of lag takes of the weight, in (0, 1]; 1 ignores lag.
 
     Worked number: 0.5 + 0.1 * (1 - 0.5) = 0.55, and 1 / (0.81 + 0.01) = 1.22 observations.
 
@@ -33,19 +31,13 @@ class Ema(OneByOne):
     (0.55, 1.22)
     """
 
-    rate: float = 0.1
-    prior: float = 0.5
-    lag_discount: float = 1.0
+    rate: float = knob(0.1, "Weight of the newest outcome.", gt=0, lt=1)
+    prior: float = knob(0.5, "Value of a prompt never seen.", gt=0, lt=1)
+    lag_discount: float = knob(1.0, "What a version of lag takes of an outcome's weight; 1 ignores lag.", gt=0, le=1)
 
     columns: ClassVar[tuple[str, ...]] = ("value", "squared_weights")
     confidence: ClassVar[str] = "standard"
-
-    def __post_init__(self) -> None:
-        for name in ("rate", "prior"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; accepted: between 0 and 1")
-        if not 0 < self.lag_discount <= 1:
-            raise ValueError(f"lag_discount is {self.lag_discount}; accepted: above 0, at most 1")
+    __post_init__ = check
 
     def initial(self) -> Stat:
         """The prior, worth one observation."""

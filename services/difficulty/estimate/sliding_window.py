@@ -5,7 +5,8 @@
 Source: the common choice where pass rates drift (GDRO bins by a window of bits in the same way).
 
 Odd cases. An outcome of at least 0.5 counts as right, any other as wrong: the window is kept as bits of one number, 16
-bytes per prompt, so it holds at most 52. A prompt left alone is believed as before.
+bytes per prompt, so it holds at most 52. A bit has no weight, so there is no `lag_discount`: an outcome that lags
+counts as any other. A prompt left alone is believed as before.
 """
 
 from __future__ import annotations

@@ -23,16 +23,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from pipeline.knobs import check, knob
 from services.difficulty.state import OneByOne, Stat, powers
 
 
 @dataclass(frozen=True)
 class SpoTracker(OneByOne):
     """The value that single-stream policy optimisation subtracts.
-
-    `d_half`: movement that halves the memory, nats, > 0. `rho_min`, `rho_max`: bounds of what is kept per visit, in
-    (0, 1]; equal bounds are the paper's "constant". `prior_alpha`, `prior_beta`: counts of a prompt never seen, > 0.
-    `lag_discount`: what a version of lag takes of an outcome's weight, in (0, 1]; the paper's 1 ignores lag.
 
     Worked number: 3 of 8 right offline, then r = 1 and the policy moved by 0.005 nats.
 
@@ -43,24 +40,20 @@ class SpoTracker(OneByOne):
     [3.936498, 4.614497]
     """
 
-    d_half: float = 0.06
-    rho_min: float = 0.875
-    rho_max: float = 0.96
-    prior_alpha: float = 0.5
-    prior_beta: float = 0.5
-    lag_discount: float = 1.0
+    d_half: float = knob(0.06, "Movement that halves the memory.", unit="nats", gt=0)
+    rho_min: float = knob(0.875, "Least that a visit keeps; as much as `rho_max` is the paper's constant.", gt=0, le=1)
+    rho_max: float = knob(0.96, "Most that a visit keeps.", gt=0, le=1)
+    prior_alpha: float = knob(0.5, "Right answers of a prompt never seen, as pseudo-counts.", gt=0)
+    prior_beta: float = knob(0.5, "Wrong answers of a prompt never seen.", gt=0)
+    lag_discount: float = knob(1.0, "What a version of lag takes of an outcome's weight; 1 ignores lag.", gt=0, le=1)
 
     columns: ClassVar[tuple[str, ...]] = ("alpha", "beta", "fresh_right", "fresh_wrong", "forget")
     confidence: ClassVar[str] = "code"
 
     def __post_init__(self) -> None:
-        for name in ("d_half", "prior_alpha", "prior_beta"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
-        if not 0 < self.rho_min <= self.rho_max <= 1:
-            raise ValueError(f"rho is in [{self.rho_min}, {self.rho_max}]; accepted: 0 < rho_min <= rho_max <= 1")
-        if not 0 < self.lag_discount <= 1:
-            raise ValueError(f"lag_discount is {self.lag_discount}; accepted: above 0, at most 1")
+        check(self)
+        if self.rho_min > self.rho_max:
+            raise ValueError(f"knob rho_min is {self.rho_min}; accepted: up to rho_max, {self.rho_max}")
 
     def initial(self) -> Stat:
         """A prompt never seen."""

@@ -44,12 +44,6 @@ def enough(states: States, n: int) -> None:
         raise UserError(f"{n} distinct prompts were asked for; accepted: 0 to {len(states)}, the number of prompts")
 
 
-def share(name: str, value: float) -> None:
-    """Refuse a share outside [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}; accepted: 0 to 1")
-
-
 def at_random(part: Part, n: int, rng: np.random.Generator) -> int:
     """How many of n places go to prompts at random: each with chance `uniform_share`."""
     return int(rng.binomial(n, part.uniform_share)) if part.uniform_share else 0

@@ -9,10 +9,12 @@ time: the largest remainder would then give all to one class.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from pipeline.knobs import Knob
 from services.difficulty.sampler import _pick
 from services.difficulty.state import Beliefs, States
 
@@ -121,6 +123,15 @@ def apportioned(share_C: np.ndarray, n: int, offset: float) -> np.ndarray:
     reached_C = np.minimum(np.floor(ends_C + offset).astype(int), more)
     reached_C[-1] = more
     return whole_C + np.diff(reached_C, prepend=0)
+
+
+def check_named(each: Knob, values: Mapping[str, Any] | None) -> None:
+    """Refuse values by name that `each` does not accept. Raises `ValueError`."""
+    for name, value in (values or {}).items():
+        if not isinstance(name, str):
+            raise ValueError(f"knob {each.name} has the name {name!r}; accepted: a text")
+        if not each.fits(value):
+            raise ValueError(f"knob {each.name} of {name!r} is {value!r}; accepted: {each.accepted}")
 
 
 def named(shares: Any, names: tuple[str, ...], rest: float) -> np.ndarray:

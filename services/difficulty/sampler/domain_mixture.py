@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.knobs import check, knob
+from pipeline.knobs import Knob, check, knob
 from services.difficulty.sampler import _quota
 from services.difficulty.state import Beliefs
 
@@ -43,7 +43,13 @@ class DomainMixture(_quota.ByQuota):
     pool: int = knob(8192, "Candidates at random; all where a class lacks among them; 0: all.", ge=0)
 
     confidence: ClassVar[str] = "standard"
-    __post_init__ = check
+    by_domain: ClassVar[str] = "shares"
+
+    def __post_init__(self) -> None:
+        check(self)
+        _quota.check_named(Knob("shares", "float", ge=0), self.shares)
+        if not self.rest and not any((self.shares or {}).values()):
+            raise ValueError(f"knob shares is {self.shares!r} and rest 0; accepted: a share above 0")
 
     def classes(self, states: Beliefs) -> np.ndarray:
         """Each prompt's domain."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pipeline.knobs import check, knob
+from pipeline.knobs import Knob, check, knob
 from services.difficulty.sampler import _quota
 from services.difficulty.state import Beliefs
 
@@ -41,7 +41,11 @@ class Equitable(_quota.ByQuota):
     pool: int = knob(8192, "Candidates at random; all where a class lacks among them; 0: all.", ge=0)
 
     confidence: ClassVar[str] = "guess"
-    __post_init__ = check
+    by_domain: ClassVar[str] = "costs"
+
+    def __post_init__(self) -> None:
+        check(self)
+        _quota.check_named(Knob("costs", "float", gt=0), self.costs)
 
     def utility(self, error_G: np.ndarray, tried_G: np.ndarray, cost_G: np.ndarray) -> np.ndarray:
         """Fall of the error by one more try, per cost: a * b * n ** (-b - 1) / c with a = error * n ** b."""

@@ -16,17 +16,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.difficulty.sampler import _pick, _weighted
+from pipeline.knobs import check, knob
+from services.difficulty.sampler import _weighted
 from services.difficulty.state import Beliefs
 
 
 @dataclass(frozen=True)
 class SpoPrioritised(_weighted.ByWeight):
     """Prompts of uncertain outcome more often.
-
-    `floor`: weight that every prompt has, >= 0. `gamma`: how strongly evidence lowers a weight, in [0, 1]; the
-    authors' code is 0. `with_replacement`: may a prompt be chosen twice in one call. `uniform_share`: chance that a
-    place goes to a prompt at random, in [0, 1]. `avoid_busy`: choose prompts without rollouts in flight first.
 
     Worked number: values 0.2, 0.5, 0.9, 0.5 weigh 0.45, 0.55, 0.35, 0.55.
 
@@ -35,19 +32,14 @@ class SpoPrioritised(_weighted.ByWeight):
     [0.236842, 0.289474, 0.184211, 0.289474]
     """
 
-    floor: float = 0.05
-    gamma: float = 0.0
-    with_replacement: bool = False
-    uniform_share: float = 0.0
-    avoid_busy: bool = True
+    floor: float = knob(0.05, "Weight that every prompt has.", ge=0)
+    gamma: float = knob(0.0, "How strongly evidence lowers a weight; the authors' code is 0.", ge=0, le=1)
+    with_replacement: bool = knob(False, "May a prompt be chosen twice in one call.")
+    uniform_share: float = knob(0.0, "Chance that a place goes to a prompt at random.", ge=0, le=1)
+    avoid_busy: bool = knob(True, "Choose prompts without rollouts in flight first.")
 
     confidence: ClassVar[str] = "code"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.floor < float("inf"):
-            raise ValueError(f"floor is {self.floor}; accepted: a number of at least 0")
-        _pick.share("gamma", self.gamma)
-        _pick.share("uniform_share", self.uniform_share)
+    __post_init__ = check
 
     @property
     def ceiling(self) -> float | None:

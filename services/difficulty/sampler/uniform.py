@@ -16,14 +16,13 @@ from functools import lru_cache
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.knobs import check, knob
 from services.difficulty.state import Beliefs, States
 
 
 @dataclass(frozen=True)
 class Uniform:
     """Every prompt equally often.
-
-    `with_replacement`: draw each time from all prompts, with the generator, instead of in passes.
 
     Worked number: two passes over 3 prompts hold each of them twice.
 
@@ -34,7 +33,9 @@ class Uniform:
     ([0, 1, 2], [0, 1, 2])
     """
 
-    with_replacement: bool = False
+    with_replacement: bool = knob(False, "Draw each time from all prompts, with the generator, instead of in passes.")
+
+    __post_init__ = check
 
     def __call__(self, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
         """`n` indices into `states`."""

@@ -15,7 +15,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from services.difficulty.sampler import _keyed, _pick
+from pipeline.knobs import check, knob
+from services.difficulty.sampler import _keyed
 from services.difficulty.state import Beliefs
 
 TINY = 1e-9
@@ -25,10 +26,6 @@ TINY = 1e-9
 @dataclass(frozen=True)
 class VadeThompson(_keyed.ByKey):
     """Prompts whose next outcome would teach most, by a draw from what is believed.
-
-    `uniform_share`: chance that a place goes to a prompt at random, in [0, 1]; paper 0.
-    `avoid_busy`: choose prompts without rollouts in flight first. `with_replacement`: may a prompt be chosen twice in
-    one call. `pool`: candidates drawn at random where there are more prompts; 0 draws for every prompt.
 
     Worked number: draws 0.076, 0.463, 0.660, 0.737 score 0.065, 0.134, 0.076, 0.051.
 
@@ -40,17 +37,13 @@ class VadeThompson(_keyed.ByKey):
     [0.068182, 0.107143, 0.013636, 0.113636]
     """
 
-    uniform_share: float = 0.0
-    avoid_busy: bool = True
-    with_replacement: bool = False
-    pool: int = 32768
+    uniform_share: float = knob(0.0, "Chance that a place goes to a prompt at random; paper 0.", ge=0, le=1)
+    avoid_busy: bool = knob(True, "Choose prompts without rollouts in flight first.")
+    with_replacement: bool = knob(False, "May a prompt be chosen twice in one call.")
+    pool: int = knob(32768, "Candidates drawn at random where there are more prompts; 0 looks at all.", ge=0)
 
     confidence: ClassVar[str] = "paper"
-
-    def __post_init__(self) -> None:
-        _pick.share("uniform_share", self.uniform_share)
-        if self.pool < 0:
-            raise ValueError(f"pool is {self.pool}; accepted: at least 0")
+    __post_init__ = check
 
     def key(self, states: Beliefs, rng: np.random.Generator) -> np.ndarray:
         """A draw's score, negated."""

@@ -1,5 +1,6 @@
 """The handler: what the stage gets back, tick by tick."""
 
+from pipeline.data.prompt import GATE_KEY
 from pipeline.gate import Gate
 from services.difficulty.budget.fixed import Fixed
 from services.difficulty.estimate.beta import Beta
@@ -7,7 +8,7 @@ from services.difficulty.estimate.ema import Ema
 from services.difficulty.handler import Handler
 from services.difficulty.sampler.mmr1_vps import Mmr1Vps
 from services.difficulty.sampler.uniform import Uniform
-from services.difficulty.scheduler import GATE_KEY, Scheduler
+from services.difficulty.scheduler import Scheduler
 from services.difficulty.seen import Versions
 from services.difficulty.store import Store
 from services.difficulty.texts import Texts

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from pipeline import records, topics
+from pipeline.data.prompt import GATE_KEY
 from pipeline.errors import UserError
 from pipeline.gate import Gate
 from pipeline.log import open_log
@@ -16,7 +17,7 @@ from services.difficulty.estimate.spo_tracker import SpoTracker
 from services.difficulty.handler import Handler
 from services.difficulty.rebuild import close_gap
 from services.difficulty.sampler.uniform import Uniform
-from services.difficulty.scheduler import GATE_KEY, Scheduler
+from services.difficulty.scheduler import Scheduler
 from sluice.v1 import prompt_pb2, rollout_pb2, training_pb2
 
 NAMES = Names("test", "run")

@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline import config, records, topics, ways
-from pipeline.errors import LogUnavailable, NotReady, UserError
+from pipeline.errors import LogUnavailable, NotReady, OwnFault, UserError
 from pipeline.life import Life, Phase
 from pipeline.log.api import read_all
 from pipeline.metrics import Meter
 from pipeline.rundir import RunDir
 from pipeline.serve import Context
 from services.difficulty import snapshot
+from services.difficulty.sampler.uniform import Uniform
 from services.difficulty.service import DifficultyService
 from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, weights_pb2
 
@@ -86,6 +87,24 @@ def test_a_prompt_that_is_defined_again_with_another_text_is_a_dead_letter_that_
     assert [(letter.topic, letter.key) for letter in letters] == [("prompts", b"p0")]
     assert "prompt 'p0' is registered with another content" in letters[0].reason
     assert service.scheduler.prompts["p0"].digest == b"one"
+
+
+class Broken(Uniform):
+    """A sampler with a bug."""
+
+    def __call__(self, states, n, rng):
+        raise ValueError("cannot convert float NaN to integer")
+
+
+def test_a_sampler_that_fails_ends_the_process_with_its_reason_and_no_verdict_is_a_dead_letter(place):
+    place.write("prompts", prompt("p0"))
+    place.write("verdicts", verdict("p0"), verdict("p0"))
+    service = place.start()
+    service.scheduler.sampler = Broken()
+    with pytest.raises(OwnFault, match="choosing what to try next failed with ValueError: cannot convert float NaN"):
+        service.run()
+    assert letters(place) == []
+    assert place.log.backlog(place.names.own("difficulty"), place.names.topic("verdicts")) == 2
 
 
 def letters(place):

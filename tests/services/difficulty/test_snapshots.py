@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline import topics
+from pipeline.data.prompt import GATE_KEY
 from pipeline.gate import Gate
 from pipeline.log import open_log
 from pipeline.topics import Names
@@ -17,7 +18,7 @@ from services.difficulty.door import Door
 from services.difficulty.estimate.beta import Beta
 from services.difficulty.handler import Handler
 from services.difficulty.sampler.uniform import Uniform
-from services.difficulty.scheduler import GATE_KEY, Scheduler
+from services.difficulty.scheduler import Scheduler
 from sluice.v1 import difficulty_pb2, prompt_pb2, rollout_pb2
 
 NAMES = Names("test", "run")

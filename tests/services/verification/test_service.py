@@ -12,7 +12,7 @@ from pipeline.metrics import Meter
 from pipeline.rundir import RunDir
 from pipeline.serve import Context
 from services.verification.service import VerificationService
-from sluice.v1 import prompt_pb2, rollout_pb2
+from sluice.v1 import control_pb2, prompt_pb2, rollout_pb2
 
 WAIT_S = 60.0
 Outcome = rollout_pb2.VerdictOutcome
@@ -37,14 +37,16 @@ class Place:
     def work(self, verdicts):
         """Let it run until it has given so many verdicts."""
         life = Life(phase=Phase.PHASE_RUNNING)
-        context = Context("verification", "v", self.run, self.dir, self.log, self.names, self.meter, life)
-        service = VerificationService(context)
+        service = VerificationService(self.context(life))
         watcher = threading.Thread(target=self._stop, args=(service, life, verdicts))
         watcher.start()
         service.run()
         watcher.join()
         service.close()
         return self.on("verdicts", rollout_pb2.Verdict)
+
+    def context(self, life):
+        return Context("verification", "v", self.run, self.dir, self.log, self.names, self.meter, life)
 
     def on(self, topic, noun):
         return [records.decode_as(noun, record) for record in read_all(self.log, self.names.topic(topic))]
@@ -94,6 +96,28 @@ def test_what_fails_on_our_side_goes_round_by_rollouts_retry_a_bounded_number_of
     assert (verdict.reason, verdict.attempt, list(verdict.rewards)) == ("unknown_prompt", 3, [])
     assert [one.failed_checks for one in here.on("rollouts-retry", rollout_pb2.Rollout)] == [1, 2]
     assert here.meter.values()['sluice_verification_retries_total{reason="unknown_prompt"}'] == 2
+
+
+def test_a_prompt_defined_again_is_a_dead_letter_that_names_it_and_rollouts_are_checked_against_the_first(place):
+    here = place()
+    here.write("prompts", prompt(digest=b"one"), prompt(answer="7", digest=b"two"))
+    here.write("rollouts", rollout("42"))
+    (verdict,) = here.work(verdicts=1)
+    assert verdict.outcome == Outcome.VERDICT_OUTCOME_CORRECT
+    (letter,) = here.on("dead-letters", control_pb2.DeadLetter)
+    assert (letter.service, letter.topic, letter.key) == ("verification", "prompts", b"p")
+    assert "prompt 'p' is registered with another content; accepted: the same, or a new id" in letter.reason
+
+
+def test_a_dead_letter_of_a_prompt_is_told_until_it_is_committed_and_then_no_more(place):
+    here = place()
+    here.write("prompts", prompt(digest=b"one"), prompt(digest=b"two"))
+    service = VerificationService(here.context(Life(phase=Phase.PHASE_RUNNING)))
+    told = [len(service([], {}))]
+    service.restore()  # it did not commit
+    told += [len(service([], {})), len(service([], {}))]
+    service.close()
+    assert told == [1, 1, 0]
 
 
 def test_the_runs_knobs_of_a_check_are_in_force(place):

@@ -28,5 +28,5 @@ def test_a_movement_changes_nothing():
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1])
 def test_a_rate_out_of_range_is_refused(rate):
-    with pytest.raises(ValueError, match="accepted: between 0 and 1"):
+    with pytest.raises(ValueError, match="accepted: float > 0 and < 1"):
         Ema(rate=rate)

@@ -81,5 +81,5 @@ def test_equal_bounds_are_the_constant_form():
 
 
 def test_bounds_in_the_wrong_order_are_refused():
-    with pytest.raises(ValueError, match="rho_min <= rho_max"):
+    with pytest.raises(ValueError, match="rho_min is 0.97; accepted: up to rho_max, 0.96"):
         SpoTracker(rho_min=0.97)

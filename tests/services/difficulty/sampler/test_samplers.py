@@ -141,5 +141,5 @@ def test_choices_are_distinct_and_follow_from_the_generator(rows, data):
 
 
 def test_a_share_out_of_range_is_refused_with_the_part_and_the_value():
-    with pytest.raises(UserError, match="uniform_share is 1.5; accepted: 0 to 1"):
+    with pytest.raises(UserError, match="uniform_share is 1.5; accepted: float >= 0 and <= 1"):
         parts.load("difficulty.sampler", "vade_thompson", uniform_share=1.5)
