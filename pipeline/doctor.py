@@ -34,7 +34,7 @@ ROLLOUT_OVERHEAD = 700
 """Bytes of a rollout and its verdict on the log beside its tokens; measured on the small job."""
 TOKEN_BYTES = 9
 """Bytes of one sampled token on the log: id and log-prob; measured on the small job."""
-VLLM = ".venv/bin/uv pip install --python .venv/bin/python --editable '.[torch,vllm]'"
+VLLM = ".venv/bin/uv pip install --python .venv/bin/python --constraint constraints.txt --editable '.[torch,vllm]'"
 """What installs vLLM: `make setup` does not, because it brings a torch of its own."""
 
 
@@ -234,7 +234,8 @@ def _adapter(layers: int, hidden: int, intermediate: int, heads: int, kv_heads: 
 
 
 def _disk(run: Run) -> list[Finding]:
-    n = int(recipe.compose(run).budget.knobs.get("n", 1))
+    budget = recipe.compose(run).budget
+    n = parts.load("difficulty.budget", budget.name, **budget.knobs).typical
     rollouts = run.learning.steps * run.learning.batch_groups * n
     log_bytes = rollouts * (ROLLOUT_OVERHEAD + TOKEN_BYTES * run.generation.max_tokens)
     trained = _trained(run)

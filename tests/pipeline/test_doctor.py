@@ -57,6 +57,17 @@ def test_every_rank_of_the_learner_takes_its_own_memory():
     assert learning(1).found == learning(4).found
 
 
+@pytest.mark.parametrize(
+    ("name", "knobs", "n"), [("fixed", {}, 8), ("knapsack", {"n": 4}, 4), ("single_stream", {}, 1)]
+)
+def test_rollouts_are_counted_by_the_budget_also_where_it_leaves_n_out(name, knobs, n):
+    run = config.parse(
+        {"difficulty": {"budget": {"name": name, **knobs}}, "learning": {"steps": 10, "batch_groups": 4}}
+    )
+    found = {one.what: one.found for one in doctor.examine(run)}
+    assert found["rollouts"] == f"{40 * n}: 10 steps of 4 groups of {n}"
+
+
 class Operator(control_pb2_grpc.OperatorServiceServicer):
     """Says that it loads, and after so many questions that it serves."""
 
