@@ -329,7 +329,7 @@ class Scheduler:
     def restore(self, records: Iterable[Message]) -> None:
         """Become what the records say and nothing else; the newest of each key comes last. Prompts stay registered.
 
-        Raises `UserError` when another estimate wrote them.
+        What another estimate wrote is not taken over: `store.foreign`.
         """
         self.store.forget()
         self._written, self.outcomes_told, self.gate_known = self._initial, 0, False

@@ -181,6 +181,26 @@ class Estimate(Protocol):
         ...
 
 
+def name_of(estimate: Estimate) -> str:
+    """The estimate's part."""
+    return type(estimate).__module__.rpartition(".")[2]
+
+
+def written_by(estimate: Estimate) -> str:
+    """The estimate and all its knobs: the same statistics follow from the same inputs where this is the same.
+
+    >>> from services.difficulty.estimate.ema import Ema
+    >>> written_by(Ema(rate=0.25))
+    'ema(lag_discount=1, prior=0.5, rate=0.25)'
+    """
+    told = {each.name: getattr(estimate, each.name) for each in dataclasses.fields(estimate) if each.init}  # type: ignore[arg-type]
+    # A run file may say 1 for 1.0.
+    whole = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in told.items()
+    }
+    return f"{name_of(estimate)}({', '.join(f'{name}={whole[name]!r}' for name in sorted(whole))})"
+
+
 class OneByOne:
     """`Estimate` for single prompts, from its columns' form, so that both give the same bits."""
 

@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
 from pipeline.evidence import movements
 from services.difficulty import journal as journals_of
 from services.difficulty import seen
 from services.difficulty.columns import Before, Column, Columns
 from services.difficulty.index import Index
 from services.difficulty.journal import MOVED, Journal, fold
-from services.difficulty.state import Estimate, Stat, powers
+from services.difficulty.state import Estimate, Stat, name_of, powers, written_by
 from services.difficulty.view import RECENT, TALLY_KEPT, View
 from sluice.v1 import posterior_pb2, rollout_pb2, training_pb2
 
@@ -65,9 +64,13 @@ class Store:
     domains: dict[str, int] = field(default_factory=dict)
     outcomes: int = 0
     """Outcomes applied so far, all prompts together."""
+    foreign: set[int] = field(default_factory=set)
+    """Rows whose newest record another estimate wrote, or other knobs: their statistics were not taken over."""
+    foreign_writer: str = ""
+    """What wrote the last of those."""
 
     def __post_init__(self) -> None:
-        self.name = type(self.estimate).__module__.rpartition(".")[2]
+        self.writer = written_by(self.estimate)
         declared = {name: Column(dtype) for name, dtype in SCALARS.items()}
         declared |= {"values": Column(float, (len(self.estimate.columns),)), "recent": Column(float, (RECENT,))}
         declared |= {"decayed": Column(np.int64), "visits": Column(np.int32), "domain": Column(np.int32, kept=True)}
@@ -140,7 +143,7 @@ class Store:
 
     def observe(self, rows_N: np.ndarray, accuracy_N: np.ndarray, lag_N: np.ndarray, version_N: np.ndarray) -> None:
         """Count N outcomes of known rows, in this order."""
-        self._touch(rows_N)
+        self.touch(rows_N)
         self.outcomes += len(rows_N)
         if self.step > self.checkpoint_step:
             self._write_down(rows_N, accuracy_N, lag_N)
@@ -192,7 +195,7 @@ class Store:
         columns = self.columns
         if self.estimate.moved(columns["values"][rows_N[:1]], change_N[:1]) is None:
             return
-        self._touch(rows_N)
+        self.touch(rows_N)
         if self.step > self.checkpoint_step:
             self._write_down(rows_N, change_N, np.full(len(rows_N), MOVED))
         for pick in _rounds(rows_N):
@@ -202,7 +205,8 @@ class Store:
 
     # What may be taken back.
 
-    def _touch(self, rows_N: np.ndarray) -> None:
+    def touch(self, rows_N: np.ndarray) -> None:
+        """Have these prompts written anew, and remember what is known of them now."""
         fresh = self.columns.touch(rows_N).tolist()
         if not self.journals:
             self._journals_before.update(dict.fromkeys(fresh))
@@ -257,13 +261,13 @@ class Store:
                 [(min(s, rewind.to_step), v, lag) for s, v, lag in j.changes if s <= rewind.to_step or lag != MOVED]
                 for j in known
             ]
-            self._touch(rows)
+            self.touch(rows)
             stats = fold(self.estimate, [j.base for j in known], stands)
             self.columns["values"][rows] = [stat.values for stat in stats]
             self.columns["decayed"][rows] = [stat.decayed_step for stat in stats]
             self.journals.clear()
         late_P = np.flatnonzero(self.columns["last_step"][: len(self)] > rewind.to_step)
-        self._touch(late_P)
+        self.touch(late_P)
         self.columns["last_step"][late_P] = rewind.to_step
         self.step = self.checkpoint_step = rewind.to_step
         self.version = max(self.version, rewind.version)
@@ -295,12 +299,12 @@ class Store:
         self.columns.grow(size)
         self.columns["values"][:size] = self._initial_K
         self.columns["domain"][:size] = domain[:size]
-        self.journals, self._journals_before, self.outcomes = {}, {}, 0
+        self.journals, self._journals_before, self.outcomes, self.foreign = {}, {}, 0, set()
         self.step = self.version = self.checkpoint_step = 0
 
     def adopt(self, index: Index, columns: dict[str, np.ndarray], domains: dict[str, int]) -> None:
         """Become what these hold, journals aside."""
-        self.rows, self.domains, self.journals, self._journals_before = index, domains, {}, {}
+        self.rows, self.domains, self.journals, self._journals_before, self.foreign = index, domains, {}, {}, set()
         self.columns = Columns(self.columns.declared)
         self.columns.adopt(columns)
         self._count()
@@ -342,7 +346,7 @@ class Store:
             visits = told["visits"][place]
             record = posterior_pb2.PosteriorState(
                 prompt_id=self.rows.id_of(row),
-                estimator=self.name,
+                estimator=self.writer,
                 statistics=dict(zip(names, told["values"][place], strict=True)),
                 decayed_step=told["decayed"][place],
                 visits=visits,
@@ -360,11 +364,13 @@ class Store:
             yield record
 
     def from_record(self, record: posterior_pb2.PosteriorState) -> None:
-        """Become what the record says of its prompt. Raises `UserError` when another estimate wrote it."""
-        names, columns = self.estimate.columns, self.columns
-        if record.estimator != self.name or set(record.statistics) != set(names):
-            raise UserError(f"the posterior was written by estimate {record.estimator!r}; accepted: {self.name!r}")
-        row = self.add(record.prompt_id)
+        """Become what the record says of its prompt; one of another writer only makes its row `foreign`."""
+        names, columns, row = self.estimate.columns, self.columns, self.add(record.prompt_id)
+        # Records of older code name the estimate and not its knobs.
+        if record.estimator not in (self.writer, name_of(self.estimate)) or set(record.statistics) != set(names):
+            self.foreign_writer = record.estimator
+            return self.foreign.add(row)
+        self.foreign.discard(row)
         self.outcomes += record.visits - int(columns["visits"][row])
         told: dict[str, Any] = {name: getattr(record, name) for name in SCALARS}
         told |= {"visits": record.visits, "decayed": record.decayed_step}
