@@ -35,7 +35,10 @@ class Observation:
 
 @dataclass(frozen=True)
 class History:
-    """What happened to P prompts, for samplers that look beyond the belief. A turn: what came at one learner step."""
+    """What happened to P prompts, for samplers that look beyond the belief.
+
+    A turn: what came at one learner step. Where no learner is, a batch of outcomes counts as a step here.
+    """
 
     recent_PR: np.ndarray
     """Newest outcomes, the newest last; NaN where there are fewer."""
@@ -79,7 +82,7 @@ class Beliefs:
     seed: int = 0
     """The run's seed."""
     step: int = 0
-    """The learner's step."""
+    """The learner's step; where no learner is, batches of outcomes so far."""
     known: Callable[[], History] | None = None
     """Works out what happened to them: most samplers never ask."""
     domains: tuple[str, ...] = ()

@@ -164,7 +164,7 @@ def filled(folder: Path, size: int, rng: np.random.Generator) -> Scheduler:
     columns |= {"last_version": np.full(size, 90), "diversity": rng.random(size), "turn_mean": right_P / 8}
     scheduler.adopt(index, columns, {"": 0}, texts, [])
     # As in a run nearly always: past the newest checkpoint, so that what comes may have to be taken back.
-    scheduler.store.step, scheduler.store.checkpoint_step = 100, 99
+    scheduler.store.learner, scheduler.store.step, scheduler.store.checkpoint_step = True, 100, 99
     return scheduler
 
 

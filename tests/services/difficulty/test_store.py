@@ -194,7 +194,8 @@ def test_restored_from_records_it_goes_on_with_the_same_bits(estimate, before, a
     number, checkpoint = play(store, before)
     for prompt_id in reversed(store.rows):
         again.from_record(through_bytes(store, prompt_id))
-    again.step, again.version, again.checkpoint_step = store.step, store.version, store.checkpoint_step
+    again.learner, again.step, again.version = store.learner, store.step, store.version
+    again.checkpoint_step = store.checkpoint_step
     for one in (store, again):
         reached, settled = play(one, after, number, checkpoint)
         one.rewind(training_pb2.Rewind(epoch=2, to_step=settled, version=reached))
