@@ -4,8 +4,9 @@ Event-sourced: whole-state records (`PosteriorState`) bring a prompt back bit fo
 and steps in the same order gives the same bits, whether they come one by one or in batches: a batch is applied in
 rounds in which every prompt has at most one outcome, and a round is arithmetic on columns.
 
-A prompt costs about 180 bytes and its id: a million with ids of 32 characters take about 220 MB. Messages lie on disk
-(`texts.py`), what a rewind may take back in journals (`journal.py`).
+A prompt costs about 180 bytes and its id: a million with ids of 32 characters take about 220 MB, and more than as much
+again while a snapshot is written. Messages lie on disk (`texts.py`), what a rewind may take back in journals
+(`journal.py`).
 
 Axes: P rows, K statistics, R recent outcomes.
 """
