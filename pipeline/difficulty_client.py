@@ -2,7 +2,7 @@
 
     with DifficultyClient("127.0.0.1:50061") as difficulty:
         for prompt_id in difficulty.next(256): ...
-        difficulty.observe([(prompt_id, 1.0), ...])
+        difficulty.observe([(prompt_id, 1.0), Outcome(prompt_id, 0.0, version=7), ...])
 
 `difficulty.order(steps, n)` is an iterator of prompt ids for a trainer that reads a data set in the order of a sampler;
 see docs/difficulty.md.
@@ -12,11 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import NamedTuple
 
 from pipeline.client import connect
 from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, posterior_pb2
 
 DEADLINE_S = 30.0
+
+
+class Outcome(NamedTuple):
+    """What came of one try.
+
+    `accuracy`: in [0, 1]. `version`: of the policy that made it; None is the newest that the service knows of.
+    `diversity`: how different the rollouts of its group were, in [0, 1]; None is not measured.
+    """
+
+    prompt_id: str
+    accuracy: float
+    version: int | None = None
+    diversity: float | None = None
 
 
 class DifficultyClient:
@@ -35,9 +49,9 @@ class DifficultyClient:
         request = difficulty_pb2.NextRequest(n=n)
         return [choice.prompt_id for choice in self._stub.Next(request, timeout=self._deadline_s).choices]
 
-    def observe(self, outcomes: Iterable[tuple[str, float]]) -> int:
-        """Tell what came of tries, as (prompt id, accuracy in [0, 1]); returns when they are on the log."""
-        seen = [difficulty_pb2.Observation(prompt_id=name, accuracy=accuracy) for name, accuracy in outcomes]
+    def observe(self, outcomes: Iterable[Outcome | tuple[str, float]]) -> int:
+        """Tell what came of tries, each an `Outcome` or its first two fields; returns when they are on the log."""
+        seen = [difficulty_pb2.Observation(**Outcome(*outcome)._asdict()) for outcome in outcomes]
         request = difficulty_pb2.ObserveRequest(observations=seen)
         return self._stub.Observe(request, timeout=self._deadline_s).accepted
 

@@ -10,7 +10,7 @@ gives zero pages).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,3 +120,17 @@ class Columns:
             self.words_PW[each.rows_P] = each.words_PW
             for name, values in kept.items():
                 self.arrays[name][each.rows_P] = values
+
+
+def rounds(rows_N: np.ndarray) -> Iterator[np.ndarray | slice]:
+    """Which of N changes to apply at once: in each round a row comes once, and rounds keep the rows' order."""
+    order = np.argsort(rows_N, kind="stable")
+    starts = np.concatenate([[True], np.diff(rows_N[order]) != 0])
+    if starts.all():
+        yield slice(None)
+        return
+    place = np.arange(len(rows_N))
+    rank = np.empty(len(rows_N), np.int64)
+    rank[order] = place - np.maximum.accumulate(np.where(starts, place, 0))
+    for number in range(int(rank.max()) + 1):
+        yield np.flatnonzero(rank == number)

@@ -16,7 +16,7 @@ import grpc
 from pipeline.errors import Retryable, UserError
 from services.difficulty.explain import explain
 from services.difficulty.handler import Handler, Sent
-from services.difficulty.seen import DIVERSITY
+from services.difficulty.seen import DIVERSITY, LARGEST, Versions
 from sluice.v1 import difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
 
 EXTERNAL = "external"
@@ -98,10 +98,13 @@ class Door(difficulty_pb2_grpc.DifficultyServiceServicer):
         named = [(seen.version, seen.prompt_id) for seen in request.observations if seen.HasField("version")]
         with self.handler.lock:
             versions = self.handler.look(max(named, default=(0, ""))[0])
-            newest = self.handler.scheduler.gate.version
+            newest = self.handler.scheduler.store.version
+        # Where nothing was announced the newest version observed counts as the newest: an absurd one would stay it.
+        accepted = versions or Versions(0, LARGEST)
         for version, prompt_id in named:
-            if versions is not None and versions.wrong(version, version):
-                _refuse(context, f"version of {prompt_id!r} is {version}; accepted: {versions}")
+            if accepted.wrong(version, version):
+                said = versions or f"at most {LARGEST}"
+                _refuse(context, f"version of {prompt_id!r} is {version}; accepted: {said}")
         return newest
 
     def _wait_for_state(self, context: grpc.ServicerContext) -> None:

@@ -13,7 +13,7 @@ def explain(scheduler: Scheduler, prompt_id: str) -> difficulty_pb2.ExplainRespo
 
     Among more than `COMPARED` prompts it is compared with as many at random.
     """
-    view = scheduler.view(scheduler.turn())
+    view = scheduler.view()
     row = scheduler.store.rows[prompt_id]
     mine = np.flatnonzero(view.rows_P == row)
     state = scheduler.posterior(prompt_id)

@@ -6,7 +6,7 @@ outcomes stay (they are facts) as of the step returned to, movements of void ste
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,6 +53,15 @@ def fold(estimate: Estimate, bases: Sequence[Stat], changes: Sequence[Sequence[C
                 values_JK[at] = after
                 decayed_J[at] = np.maximum(decayed_J[at], step_J[moved])
     return [Stat(tuple(row), step) for row, step in zip(values_JK.tolist(), decayed_J.tolist(), strict=True)]
+
+
+def settled(estimate: Estimate, journals: Mapping[int, Journal], checkpoint_step: int) -> dict[int, Journal]:
+    """What may still be taken back when nothing at or before this step can be, by row."""
+    done = {row: sum(step <= checkpoint_step for step, _, _ in known.changes) for row, known in journals.items()}
+    left = {row: known for row, known in journals.items() if done[row] < len(known.changes)}
+    partly = [row for row in left if done[row]]
+    bases = fold(estimate, [left[row].base for row in partly], [left[row].changes[: done[row]] for row in partly])
+    return left | {row: Journal(base, left[row].changes[done[row] :]) for row, base in zip(partly, bases, strict=True)}
 
 
 def to_pending(change: Change) -> posterior_pb2.PosteriorChange:

@@ -1,11 +1,14 @@
-"""A posterior topic with a gap: found at a start, and closed from `verdicts` and `steps`.
+"""A posterior topic with a gap, or of another estimate: found at a start, and mended from `verdicts` and `steps`.
 
 Every record of the topic says how many outcomes all prompts together had seen when it was written. A restore that
 comes to fewer lacks records: somebody deleted them, or a disk lost them. A movement of the policy is no outcome. So
 where the estimate listens to movements the committed steps are read too: a prompt whose last decay is before the newest
 step that moved it lacks a record. A lost record of a rewind alone is not noticed: no record counts those.
 
-Where records are missing every prompt is folded anew from the inputs that this service had committed, in the order of
+Every record names the estimate and the knobs that wrote it. Where those are not what the run file says now, the run's
+own estimate has to say what it makes of the inputs: statistics of two estimates are never mixed.
+
+In both cases every prompt is folded anew from the inputs that this service had committed, in the order of
 their times. That is a right fold of the same inputs, and not always the one that was lost: the service takes all
 verdicts of one transaction before its steps, so outcomes that it caught up on in one go were older to it than they are
 here.
@@ -35,31 +38,55 @@ log = logging.getLogger(__name__)
 
 INPUTS = ("verdicts", "steps")
 NEW_RUN = "accepted: the whole topic, from a backup, or a new run"
+Committed = dict[str, dict[int, int]]
+"""What the group has read: next offset by topic and partition."""
 
 
 def close_gap(scheduler: Scheduler, log_: Log, names: Names, group: str) -> int:
-    """Fold every prompt anew if records are missing; returns how many outcomes or movements were. Raises `UserError`.
+    """Fold every prompt anew if records are missing, or another estimate wrote some; returns how many outcomes,
+    movements or records that were. Raises `UserError`.
 
     `group`: full name of the group that reads the inputs.
     """
     committed = {names.topic(topic): log_.committed(group, names.topic(topic)) for topic in INPUTS}
     if not scheduler.gate_known and any(committed[names.topic("verdicts")].values()):
         raise UserError(f"the posterior topic lacks the gate's record and outcomes were observed; {NEW_RUN}")
+    if scheduler.store.foreign:
+        return _take_over(scheduler, log_, names, committed)
     missing, what = scheduler.outcomes_told - scheduler.store.outcomes, "outcomes"
     if missing <= 0:
         missing, what = _unmoved(scheduler, log_, names.topic("steps"), committed[names.topic("steps")]), "movements"
     if not missing:
         return 0
-    for topic, offsets in committed.items():
-        for partition, (first, _) in log_.bounds(topic).items():
-            if first and offsets.get(partition):
-                raise UserError(
-                    f"the posterior topic lacks {missing} {what}, and retention has eaten what {names.short(topic)} "
-                    f"held before offset {first} of partition {partition}; {NEW_RUN}"
-                )
+    if eaten := _eaten(log_, names, committed):
+        raise UserError(f"the posterior topic lacks {missing} {what}, and {eaten}; {NEW_RUN}")
     scheduler.refold(_inputs(log_, committed))
     log.warning("the posterior topic lacked %d %s: every prompt was folded anew from verdicts and steps", missing, what)
     return missing
+
+
+def _take_over(scheduler: Scheduler, log_: Log, names: Names, committed: Committed) -> int:
+    """Fold anew by the run's estimate what another one wrote; returns how many records that were."""
+    store = scheduler.store
+    rows, writer = np.array(sorted(store.foreign)), store.foreign_writer
+    if eaten := _eaten(log_, names, committed):
+        accepted = f"{writer!r}, which wrote this run's posterior, or a new run"
+        raise UserError(f"estimate is {store.writer!r}; accepted: {accepted} ({eaten})")
+    scheduler.refold(_inputs(log_, committed))
+    # Also those that this estimate says nothing of: a record of another writer would be met at every start.
+    store.touch(rows)
+    log.warning("%s wrote the posterior: every prompt was folded anew by %s", writer, store.writer)
+    return len(rows)
+
+
+def _eaten(log_: Log, names: Names, committed: Committed) -> str:
+    """What retention has eaten of the inputs that were read; empty when nothing."""
+    for topic, offsets in committed.items():
+        for partition, (first, _) in log_.bounds(topic).items():
+            if first and offsets.get(partition):
+                held = f"what {names.short(topic)} held before offset {first} of partition {partition}"
+                return f"retention has eaten {held}"
+    return ""
 
 
 def _unmoved(scheduler: Scheduler, log_: Log, topic: str, read: dict[int, int]) -> int:
@@ -95,7 +122,7 @@ def _moved(log_: Log, topic: str, read: dict[int, int], gate: Gate) -> dict[str,
     return moved
 
 
-def _inputs(log_: Log, committed: dict[str, dict[int, int]]) -> Iterator[Message]:
+def _inputs(log_: Log, committed: Committed) -> Iterator[Message]:
     """What the group has read, in the order in which it was written."""
     # A step comes after the verdicts that it trained on, also where the clock does not tell them apart.
     for record in read_in_time(log_, list(committed)):

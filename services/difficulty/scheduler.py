@@ -80,7 +80,7 @@ class Scheduler:
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; accepted: at least 0")
         self.gate.refuse_group_of(self.budget.largest)
-        self.store = Store(self.estimate)
+        self.store = Store(self.estimate, self.gate.batch_rollouts)
         self.prompts = Texts(self.store.rows, self.texts_path)
         self.applied: list[training_pb2.Offset] = []
         self._applied_told = self._applied_previous = self.applied
@@ -197,10 +197,10 @@ class Scheduler:
     def _wanted(self, room: int) -> int:
         return self.budget.prompts(room, self.gate.groups(), self.gate.batch_rollouts // self.budget.typical)
 
-    def view(self, turn: int | None = None) -> View:
-        """What is believed now of every registered prompt, in the order of their ids; `turn` as in `Store.view`."""
+    def view(self) -> View:
+        """What is believed now of every registered prompt, in the order of their ids."""
         busy = {request.prompt_id for request in self.gate.open.values() if request.places}
-        return self.store.view(self._rows(), busy, self.gate.drawn, self.seed, turn)
+        return self.store.view(self._rows(), busy, self.gate.drawn, self.seed)
 
     def _rows(self) -> np.ndarray:
         if len(self._rows_P) != len(self.prompts):
@@ -250,7 +250,7 @@ class Scheduler:
         if self._asked is None:
             self._asked = self.store.outcomes
         # What is in flight is not avoided: without a generation to serve it, it would never be tried at all.
-        view = self.store.view(self._rows(), (), self._asked, self.seed, self.turn())
+        view = self.store.view(self._rows(), (), self._asked, self.seed)
         places = self.sampler(view, n, np.random.default_rng([self.seed, ASKED, self._asked]))
         self._asked += len(places)
         chosen, score_N = view.take(places), self.scores(view, places)
@@ -261,10 +261,6 @@ class Scheduler:
                 zip(map(self.store.rows.id_of, view.rows_P[places].tolist()), counts.tolist(), score_N, strict=True)
             )
         ]
-
-    def turn(self) -> int:
-        """The step that curricula go by: without a learner, how often its outcomes would have filled a batch."""
-        return self.gate.step or self.store.outcomes // self.gate.batch_rollouts
 
     def scores(self, view: View, places: np.ndarray) -> list[float]:
         """The sampler's scores of these places, each among the same prompts: all, or these and a part of many."""
@@ -329,7 +325,7 @@ class Scheduler:
     def restore(self, records: Iterable[Message]) -> None:
         """Become what the records say and nothing else; the newest of each key comes last. Prompts stay registered.
 
-        Raises `UserError` when another estimate wrote them.
+        What another estimate wrote is not taken over: `store.foreign`.
         """
         self.store.forget()
         self._written, self.outcomes_told, self.gate_known = self._initial, 0, False
@@ -381,9 +377,7 @@ class Scheduler:
 
     def _become(self, record: posterior_pb2.GateState) -> None:
         self.gate.from_record(record)
-        self.store.step, self.store.version = self.gate.step, self.gate.version
-        self.store.checkpoint_step = min(self.store.checkpoint_step, self.gate.checkpoint_step)
-        self.store.settle(self.gate.checkpoint_step)
+        self.store.follow(self.gate)
         self._rng.bit_generator.state = json.loads(self.gate.rng_json)
 
     def _save_rng(self) -> None:

@@ -26,7 +26,7 @@ UNKNOWN = "prompt_not_registered"
 """Why a verdict is refused whose prompt is none to train on."""
 REFUSED = (OUT_OF_RANGE, DIVERSITY_OUT_OF_RANGE, UNKNOWN, "version_not_announced", "version_forgotten", REDEFINED)
 """Why a record is dead-lettered instead of left out."""
-LARGEST = np.uint64(1 << 62)
+LARGEST = 1 << 62
 """Versions are compared up to here."""
 
 
@@ -76,7 +76,7 @@ def read(verdicts: Sequence[rollout_pb2.Verdict], versions: Versions | None = No
     outcomes, purposes, accuracies, lowest, highest, prompt_ids, rewards = columns
     accuracy_N = np.array(accuracies)
     lowest_N, highest_N = (
-        np.minimum(np.array(each, np.uint64), LARGEST).astype(np.int64) for each in (lowest, highest)
+        np.minimum(np.array(each, np.uint64), np.uint64(LARGEST)).astype(np.int64) for each in (lowest, highest)
     )
     reasons = [""] * len(verdicts)
     if UNSEEN.keys() & set(outcomes) or EVALUATE in purposes or not all(prompt_ids):

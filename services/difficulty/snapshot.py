@@ -1,14 +1,14 @@
 """The local snapshot: columns, ids and gate in one file, so that a restart reads what came after it and no more.
 
-    line 1    JSON: schema, estimate, what the file covers, the arrays' names, types and shapes
+    line 1    JSON: schema, estimate and its knobs, what the file covers, the arrays' names, types and shapes
     payload   the arrays, one after the other
     the end   SHA-256 of all before it
 
 Copied first (`Copy`, in memory: nothing may change meanwhile), then written to a temporary file, fsynced and renamed
 (the state may go on). `covers` are the next offsets of the posterior topic when it was copied: every record below them
-is in it. It is a cache: one that is missing, damaged, of another estimate or ahead of its log is left alone and the
-topic is read from its beginning. Nothing in it is believed before its digest fits. One of a newer major version is then
-refused, because an older program that went on from it would forget what it cannot read.
+is in it. It is a cache: one that is missing, damaged, of another estimate, of other knobs or ahead of its log is left
+alone and the topic is read from its beginning. Nothing in it is believed before its digest fits. One of a newer major
+version is then refused, because an older program that went on from it would forget what it cannot read.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _payload(copied: Copy) -> tuple[dict[str, np.ndarray], list[int]]:
 def _head(copied: Copy, arrays: Mapping[str, np.ndarray], sizes: list[int]) -> dict[str, Any]:
     return {
         "schema": f"{MAJOR}.{MINOR}",
-        "estimate": [copied.store.name, *copied.store.estimate.columns],
+        "estimate": [copied.store.writer, *copied.store.estimate.columns],
         "covers": {str(partition): offset for partition, offset in copied.covers.items()},
         "prompts": {str(partition): offset for partition, offset in copied.prompts.items()},
         "domains": list(copied.store.domains),
@@ -190,8 +190,8 @@ def _refuse_newer(header: dict[str, Any], path: Path) -> None:
 
 
 def _useless(header: dict[str, Any], scheduler: Scheduler, ends: Offsets) -> str:
-    estimate = scheduler.store.estimate
-    if header["estimate"] != [scheduler.store.name, *estimate.columns]:
+    store = scheduler.store
+    if header["estimate"] != [store.writer, *store.estimate.columns]:
         return f"it was written by estimate {header['estimate'][0]!r}"
     if any(offset > ends.get(int(partition), 0) for partition, offset in header["covers"].items()):
         return "it is ahead of the log"

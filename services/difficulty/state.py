@@ -35,7 +35,10 @@ class Observation:
 
 @dataclass(frozen=True)
 class History:
-    """What happened to P prompts, for samplers that look beyond the belief. A turn: what came at one learner step."""
+    """What happened to P prompts, for samplers that look beyond the belief.
+
+    A turn: what came at one learner step. Where no learner is, a batch of outcomes counts as a step here.
+    """
 
     recent_PR: np.ndarray
     """Newest outcomes, the newest last; NaN where there are fewer."""
@@ -79,7 +82,7 @@ class Beliefs:
     seed: int = 0
     """The run's seed."""
     step: int = 0
-    """The learner's step."""
+    """The learner's step; where no learner is, batches of outcomes so far."""
     known: Callable[[], History] | None = None
     """Works out what happened to them: most samplers never ask."""
     domains: tuple[str, ...] = ()
@@ -179,6 +182,26 @@ class Estimate(Protocol):
     def shifted(self, stat: Stat, mean_abs_logprob_change: float, step: int) -> Stat:
         """`moved` for one prompt; `stat` itself when the estimate does not listen."""
         ...
+
+
+def name_of(estimate: Estimate) -> str:
+    """The estimate's part."""
+    return type(estimate).__module__.rpartition(".")[2]
+
+
+def written_by(estimate: Estimate) -> str:
+    """The estimate and all its knobs: the same statistics follow from the same inputs where this is the same.
+
+    >>> from services.difficulty.estimate.ema import Ema
+    >>> written_by(Ema(rate=0.25))
+    'ema(lag_discount=1, prior=0.5, rate=0.25)'
+    """
+    told = {each.name: getattr(estimate, each.name) for each in dataclasses.fields(estimate) if each.init}  # type: ignore[arg-type]
+    # A run file may say 1 for 1.0.
+    whole = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value for name, value in told.items()
+    }
+    return f"{name_of(estimate)}({', '.join(f'{name}={whole[name]!r}' for name in sorted(whole))})"
 
 
 class OneByOne:

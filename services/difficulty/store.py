@@ -4,8 +4,9 @@ Event-sourced: whole-state records (`PosteriorState`) bring a prompt back bit fo
 and steps in the same order gives the same bits, whether they come one by one or in batches: a batch is applied in
 rounds in which every prompt has at most one outcome, and a round is arithmetic on columns.
 
-A prompt costs about 180 bytes and its id: a million with ids of 32 characters take about 220 MB. Messages lie on disk
-(`texts.py`), what a rewind may take back in journals (`journal.py`).
+A prompt costs about 180 bytes and its id: a million with ids of 32 characters take about 220 MB, and more than as much
+again while a snapshot is written. Messages lie on disk (`texts.py`), what a rewind may take back in journals
+(`journal.py`).
 
 Axes: P rows, K statistics, R recent outcomes.
 """
@@ -19,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
 from pipeline.evidence import movements
+from pipeline.gate import Gate
 from services.difficulty import journal as journals_of
-from services.difficulty import seen
-from services.difficulty.columns import Before, Column, Columns
+from services.difficulty import seen, turns
+from services.difficulty.columns import Before, Column, Columns, rounds
 from services.difficulty.index import Index
 from services.difficulty.journal import MOVED, Journal, fold
-from services.difficulty.state import Estimate, Stat, powers
-from services.difficulty.view import RECENT, TALLY_KEPT, View
+from services.difficulty.state import Estimate, Stat, name_of, written_by
+from services.difficulty.view import RECENT, View
 from sluice.v1 import posterior_pb2, rollout_pb2, training_pb2
 
 MAX_PENDING = 4096
@@ -54,9 +55,15 @@ Past = tuple[list[Before], dict[int, tuple[Journal, int] | None]]
 
 @dataclass
 class Store:
-    """The statistics of all prompts under one estimate. `step` and `version` are the learner's, as last heard."""
+    """The statistics of all prompts under one estimate. `step` and `version` are the learner's, as last heard.
+
+    `batch`: outcomes that make a turn while no learner has spoken.
+    """
 
     estimate: Estimate
+    batch: int = 1
+    learner: bool = False
+    """Whether one has spoken: a step, or a rewind."""
     step: int = 0
     version: int = 0
     checkpoint_step: int = 0
@@ -65,9 +72,13 @@ class Store:
     domains: dict[str, int] = field(default_factory=dict)
     outcomes: int = 0
     """Outcomes applied so far, all prompts together."""
+    foreign: set[int] = field(default_factory=set)
+    """Rows whose newest record another estimate wrote, or other knobs: their statistics were not taken over."""
+    foreign_writer: str = ""
+    """What wrote the last of those."""
 
     def __post_init__(self) -> None:
-        self.name = type(self.estimate).__module__.rpartition(".")[2]
+        self.writer = written_by(self.estimate)
         declared = {name: Column(dtype) for name, dtype in SCALARS.items()}
         declared |= {"values": Column(float, (len(self.estimate.columns),)), "recent": Column(float, (RECENT,))}
         declared |= {"decayed": Column(np.int64), "visits": Column(np.int32), "domain": Column(np.int32, kept=True)}
@@ -132,19 +143,38 @@ class Store:
             kept = [verdict for verdict, reason in zip(verdicts, told.reasons, strict=True) if not reason]
             self.apply_verdicts(kept, registered=registered)
             return told.reasons
-        self.observe(rows_N, told.accuracy_N, np.maximum(self.version - told.lowest_N, 0), told.highest_N)
+        lag_N = np.maximum(self._newest(told.highest_N) - told.lowest_N, 0)
+        self.observe(rows_N, told.accuracy_N, lag_N, told.highest_N)
         for place in told.rewarded:
             for value in seen.diversities(verdicts[place]):
                 self.columns["diversity"][rows_N[place]] = value
         return told.reasons
 
+    @property
+    def turn(self) -> int:
+        """The step that turns, rests and curricula go by: without a learner, how often outcomes have filled a batch."""
+        return self.step if self.learner else self.outcomes // self.batch
+
+    def _turns(self, count: int) -> np.ndarray:
+        """The turn of each of the next outcomes."""
+        return np.full(count, self.step) if self.learner else (self.outcomes + np.arange(count)) // self.batch
+
+    def _newest(self, highest_N: np.ndarray) -> np.ndarray:
+        """The newest version known at each of these outcomes: without a learner, the newest one observed."""
+        if self.learner:
+            return np.full(len(highest_N), self.version)
+        newest_N = np.maximum.accumulate(np.maximum(highest_N, self.version))
+        self.version = int(newest_N[-1])
+        return newest_N
+
     def observe(self, rows_N: np.ndarray, accuracy_N: np.ndarray, lag_N: np.ndarray, version_N: np.ndarray) -> None:
         """Count N outcomes of known rows, in this order."""
-        self._touch(rows_N)
+        self.touch(rows_N)
+        turn_N = self._turns(len(rows_N))
         self.outcomes += len(rows_N)
         if self.step > self.checkpoint_step:
             self._write_down(rows_N, accuracy_N, lag_N)
-        for pick in _rounds(rows_N):
+        for pick in rounds(rows_N):
             rows, accuracy = rows_N[pick], accuracy_N[pick]
             taken = self.columns.take(rows)
             decayed, steps = taken["decayed"], np.full(len(rows), self.step)
@@ -153,34 +183,16 @@ class Store:
             taken["last_version"] = np.maximum(taken["last_version"], version_N[pick])
             taken["recent"][:, :-1] = taken["recent"][:, 1:]
             taken["recent"][:, -1] = accuracy
-            self._turn(taken, accuracy)
+            turns.count(taken, accuracy, turn_N[pick])
             taken["visits"] += 1
             self.columns.put(rows, taken)
-
-    def _turn(self, taken: np.ndarray, accuracy: np.ndarray) -> None:
-        """Outcomes that arrive at one step are one turn; a turn that is over goes into mean and squares."""
-        last, count, total = (taken[name] for name in ("last_step", "turn_outcomes", "turn_sum"))
-        new = (count == 0) | (last != self.step)
-        over = new & (count > 0)
-        if over.any():
-            mean = total[over] / count[over]
-            turns = taken["turns"][over] + 1
-            away = mean - taken["turn_mean"][over]
-            taken["turns"][over] = turns
-            taken["turn_mean"][over] += away / turns
-            taken["turn_squares"][over] += away * (mean - taken["turn_mean"][over])
-        if new.any():
-            kept = powers(TALLY_KEPT, np.maximum(self.step - last[new], 0))
-            taken["tally"][new] = taken["tally"][new] * kept + 1.0
-        taken["turn_sum"] = np.where(new, accuracy, total + accuracy)
-        taken["turn_outcomes"] = np.where(new, 1, count + 1)
-        taken["last_step"] = self.step
 
     def apply_step(self, step: training_pb2.TrainStep) -> int:
         """Apply an optimiser step: the movements it measured, and what its newest checkpoint settles.
 
         Returns how many movements were left out, being no distance.
         """
+        self._hear()
         self.step, self.version = step.step, max(self.version, step.version)
         if moved := movements(step):
             rows_N = self._rows([prompt_id for prompt_id, _ in moved])
@@ -188,21 +200,34 @@ class Store:
         self.settle(step.checkpoint_step)
         return len(step.shifts) - len(moved)
 
+    def _hear(self) -> None:
+        """A learner speaks: from its first word on its steps and versions count, and what came before was step 0."""
+        if not self.learner:
+            self.learner, self.version = True, 0
+            self._tried_by(0)
+
+    def _tried_by(self, step: int) -> None:
+        """No prompt was tried later than that."""
+        late_P = np.flatnonzero(self.columns["last_step"][: len(self)] > step)
+        self.touch(late_P)
+        self.columns["last_step"][late_P] = step
+
     def _move(self, rows_N: np.ndarray, change_N: np.ndarray) -> None:
         columns = self.columns
         if self.estimate.moved(columns["values"][rows_N[:1]], change_N[:1]) is None:
             return
-        self._touch(rows_N)
+        self.touch(rows_N)
         if self.step > self.checkpoint_step:
             self._write_down(rows_N, change_N, np.full(len(rows_N), MOVED))
-        for pick in _rounds(rows_N):
+        for pick in rounds(rows_N):
             rows = rows_N[pick]
             columns["values"][rows] = self.estimate.moved(columns["values"][rows], change_N[pick])
             columns["decayed"][rows] = np.maximum(columns["decayed"][rows], self.step)
 
     # What may be taken back.
 
-    def _touch(self, rows_N: np.ndarray) -> None:
+    def touch(self, rows_N: np.ndarray) -> None:
+        """Have these prompts written anew, and remember what is known of them now."""
         fresh = self.columns.touch(rows_N).tolist()
         if not self.journals:
             self._journals_before.update(dict.fromkeys(fresh))
@@ -232,18 +257,7 @@ class Store:
         if checkpoint_step <= self.checkpoint_step:
             return
         self.checkpoint_step = checkpoint_step
-        partly: list[tuple[int, int]] = []
-        for row, known in list(self.journals.items()):
-            done = sum(step <= checkpoint_step for step, _, _ in known.changes)
-            if done == len(known.changes):
-                del self.journals[row]
-            elif done:
-                partly.append((row, done))
-        before = [self.journals[row] for row, _ in partly]
-        changes = [known.changes[:done] for known, (_, done) in zip(before, partly, strict=True)]
-        bases = fold(self.estimate, [known.base for known in before], changes)
-        for (row, done), known, base in zip(partly, before, bases, strict=True):
-            self.journals[row] = Journal(base, known.changes[done:])
+        self.journals = journals_of.settled(self.estimate, self.journals, checkpoint_step)
 
     def settle_before(self, epoch: int) -> None:
         """Records of older epochs have nothing to take back: the rewind wrote every prompt anew that had."""
@@ -251,20 +265,19 @@ class Store:
 
     def rewind(self, rewind: training_pb2.Rewind) -> None:
         """Fold every journal again without what steps after `to_step` did; no prompt was tried later than that."""
+        self._hear()
         if self.journals:
             rows, known = np.array(list(self.journals)), list(self.journals.values())
             stands = [
                 [(min(s, rewind.to_step), v, lag) for s, v, lag in j.changes if s <= rewind.to_step or lag != MOVED]
                 for j in known
             ]
-            self._touch(rows)
+            self.touch(rows)
             stats = fold(self.estimate, [j.base for j in known], stands)
             self.columns["values"][rows] = [stat.values for stat in stats]
             self.columns["decayed"][rows] = [stat.decayed_step for stat in stats]
             self.journals.clear()
-        late_P = np.flatnonzero(self.columns["last_step"][: len(self)] > rewind.to_step)
-        self._touch(late_P)
-        self.columns["last_step"][late_P] = rewind.to_step
+        self._tried_by(rewind.to_step)
         self.step = self.checkpoint_step = rewind.to_step
         self.version = max(self.version, rewind.version)
 
@@ -288,6 +301,14 @@ class Store:
     def _count(self) -> None:
         self.outcomes = int(self.columns["visits"][: len(self)].sum())
 
+    def follow(self, gate: Gate) -> None:
+        """Know of the learner what the gate knows."""
+        self.learner, self.step, self.version = bool(gate.epoch or gate.step), gate.step, gate.version
+        if not self.learner:
+            self.version = int(self.columns["last_version"][: len(self)].max(initial=0))
+        self.checkpoint_step = min(self.checkpoint_step, gate.checkpoint_step)
+        self.settle(gate.checkpoint_step)
+
     def forget(self) -> None:
         """Every prompt holds the prior again; rows and domains stay."""
         domain, size = self.columns["domain"], self.columns.size
@@ -295,12 +316,13 @@ class Store:
         self.columns.grow(size)
         self.columns["values"][:size] = self._initial_K
         self.columns["domain"][:size] = domain[:size]
-        self.journals, self._journals_before, self.outcomes = {}, {}, 0
+        self.journals, self._journals_before, self.outcomes, self.foreign = {}, {}, 0, set()
         self.step = self.version = self.checkpoint_step = 0
+        self.learner = False
 
     def adopt(self, index: Index, columns: dict[str, np.ndarray], domains: dict[str, int]) -> None:
         """Become what these hold, journals aside."""
-        self.rows, self.domains, self.journals, self._journals_before = index, domains, {}, {}
+        self.rows, self.domains, self.journals, self._journals_before, self.foreign = index, domains, {}, {}, set()
         self.columns = Columns(self.columns.declared)
         self.columns.adopt(columns)
         self._count()
@@ -308,16 +330,11 @@ class Store:
 
     # What is known.
 
-    def view(
-        self, rows_P: np.ndarray, busy: Iterable[str] = (), drawn: int = 0, seed: int = 0, turn: int | None = None
-    ) -> View:
-        """What is believed now of the prompts in these rows, in that order; `busy` names those in flight.
-
-        `turn`: the step that curricula go by, where it is not the learner's.
-        """
+    def view(self, rows_P: np.ndarray, busy: Iterable[str] = (), drawn: int = 0, seed: int = 0) -> View:
+        """What is believed now of the prompts in these rows, in that order; `busy` names those in flight."""
         busy_rows = self.rows.find(list(busy))
         busy_rows = np.unique(busy_rows[busy_rows >= 0])
-        return View(self, rows_P, busy_rows, drawn, seed, self.step if turn is None else turn)
+        return View(self, rows_P, busy_rows, drawn, seed, self.turn)
 
     def get(self, prompt_id: str) -> Row:
         """What is known of a prompt; `KeyError` when it has no row."""
@@ -342,7 +359,7 @@ class Store:
             visits = told["visits"][place]
             record = posterior_pb2.PosteriorState(
                 prompt_id=self.rows.id_of(row),
-                estimator=self.name,
+                estimator=self.writer,
                 statistics=dict(zip(names, told["values"][place], strict=True)),
                 decayed_step=told["decayed"][place],
                 visits=visits,
@@ -360,11 +377,13 @@ class Store:
             yield record
 
     def from_record(self, record: posterior_pb2.PosteriorState) -> None:
-        """Become what the record says of its prompt. Raises `UserError` when another estimate wrote it."""
-        names, columns = self.estimate.columns, self.columns
-        if record.estimator != self.name or set(record.statistics) != set(names):
-            raise UserError(f"the posterior was written by estimate {record.estimator!r}; accepted: {self.name!r}")
-        row = self.add(record.prompt_id)
+        """Become what the record says of its prompt; one of another writer only makes its row `foreign`."""
+        names, columns, row = self.estimate.columns, self.columns, self.add(record.prompt_id)
+        # Records of older code name the estimate and not its knobs.
+        if record.estimator not in (self.writer, name_of(self.estimate)) or set(record.statistics) != set(names):
+            self.foreign_writer = record.estimator
+            return self.foreign.add(row)
+        self.foreign.discard(row)
         self.outcomes += record.visits - int(columns["visits"][row])
         told: dict[str, Any] = {name: getattr(record, name) for name in SCALARS}
         told |= {"visits": record.visits, "decayed": record.decayed_step}
@@ -378,17 +397,3 @@ class Store:
         if record.pending:
             base = Stat(tuple(record.base_statistics[name] for name in names), record.base_decayed_step)
             self.journals[row] = Journal(base, list(map(journals_of.from_pending, record.pending)), record.epoch)
-
-
-def _rounds(rows_N: np.ndarray) -> Iterator[np.ndarray | slice]:
-    """Which of N changes to apply at once: in each round a row comes once, and rounds keep the rows' order."""
-    order = np.argsort(rows_N, kind="stable")
-    starts = np.concatenate([[True], np.diff(rows_N[order]) != 0])
-    if starts.all():
-        yield slice(None)
-        return
-    place = np.arange(len(rows_N))
-    rank = np.empty(len(rows_N), np.int64)
-    rank[order] = place - np.maximum.accumulate(np.where(starts, place, 0))
-    for number in range(int(rank.max()) + 1):
-        yield np.flatnonzero(rank == number)

@@ -29,7 +29,7 @@ class View:
     drawn: int
     seed: int
     step: int
-    """The step that curricula go by; beliefs are as of the store's."""
+    """The store's turn, by which rests and curricula go; beliefs are as of its step."""
 
     def __len__(self) -> int:
         return len(self.rows_P)
@@ -52,7 +52,7 @@ class View:
         values_PK, decayed_P = columns["values"][rows_P], columns["decayed"][rows_P]
         alpha_P, beta_P = store.estimate.pseudo_counts(values_PK, decayed_P, store.step)
         counts = (alpha_P, beta_P, columns["visits"][rows_P], np.isin(rows_P, self.busy_rows))
-        known, domains = partial(Lived, store, rows_P, store.step), tuple(store.domains)
+        known, domains = partial(Lived, store, rows_P, self.step), tuple(store.domains)
         return Beliefs(*counts, self.drawn, self.seed, self.step, known, domains)
 
 

@@ -1,10 +1,11 @@
 """What the difficulty service costs at 10,000, 100,000 and 1,000,000 prompts.
 
-Per size: `Next(256)` for every sampler, in process and through gRPC, and through gRPC while one snapshot after another
-is written; the same chosen by the per-step loop over Python dictionaries of verl's SPO recipe (re-created from what it
-does: two dictionaries over all prompts, a weight per candidate, one draw without replacement); outcomes observed per
-second in memory, each written down in its prompt's journal as in a run that is past its newest checkpoint, and,
-committed, on the embedded log; the snapshot; a restart from it plus 10,000 newer records; resident memory.
+Per size: `Next(256)` for every sampler, in process and through gRPC, in process where no prompt was tried yet (samplers
+with a class that is then empty), and through gRPC while one snapshot after another is written; the same chosen by the
+per-step loop over Python dictionaries of verl's SPO recipe (re-created from what it does: two dictionaries over all
+prompts, a weight per candidate, one draw without replacement); outcomes observed per second in memory, each written
+down in its prompt's journal as in a run that is past its newest checkpoint, and, committed, on the embedded log; the
+snapshot; a restart from it plus 10,000 newer records; resident memory.
 
 Times are medians and 99th percentiles of one run on one core, each size in a process of its own. CPU time of the thread
 that works, where nothing else is needed; wall time where the answer waits for other threads or for the disk (gRPC,
@@ -119,15 +120,17 @@ def measure(size: int, folder: Path) -> dict[str, float]:
         scheduler.sampler, told = sampler, f"Next through gRPC, {name}, wall"
         found[f"{told}: p50, ms"], found[f"{told}: p99, ms"] = _ms(_asked(handler))
     scheduler.sampler = chosen
+    found |= _new_run(scheduler, rng)
     gc.collect()
     found["memory above an idle service, MB"] = (_resident() - idle) / 2**20
     found["outcomes observed per second, in memory"] = _observed(scheduler, size, rng)
     found["outcomes observed per second, committed, wall"] = _committed(scheduler, size, rng, folder)
     _settled(scheduler, size, rng)
     told = "Next through gRPC while a snapshot is written, wall"
-    times = _asked_meanwhile(handler, folder)
+    times, most = _asked_meanwhile(handler, folder)
     found[f"{told}: p50, ms"], found[f"{told}: p99, ms"] = _ms(times)
     found[f"{told}: longest, ms"] = max(times) * 1000
+    found["memory above an idle service while a snapshot is written, MB"] = (most - idle) / 2**20
     found["write the snapshot, wall, s"], found["restart: snapshot and 10,000 records, wall, s"] = _restarted(
         scheduler, size, folder
     )
@@ -164,7 +167,7 @@ def filled(folder: Path, size: int, rng: np.random.Generator) -> Scheduler:
     columns |= {"last_version": np.full(size, 90), "diversity": rng.random(size), "turn_mean": right_P / 8}
     scheduler.adopt(index, columns, {"": 0}, texts, [])
     # As in a run nearly always: past the newest checkpoint, so that what comes may have to be taken back.
-    scheduler.store.step, scheduler.store.checkpoint_step = 100, 99
+    scheduler.store.learner, scheduler.store.step, scheduler.store.checkpoint_step = True, 100, 99
     return scheduler
 
 
@@ -199,18 +202,36 @@ def _door(handler: Handler) -> Iterator[Any]:
     server.stop(None).wait(5)
 
 
+def _new_run(scheduler: Scheduler, rng: np.random.Generator) -> dict[str, float]:
+    """Samplers with a class that hardly any prompt is in while none was tried."""
+    columns, found = scheduler.store.columns, {}
+    tried_PW = columns.words_PW[: columns.size].copy()
+    fresh = {"values": 1, "visits": 0, "turn_outcomes": 0, "last_step": 0, "tally": 0}
+    for name, value in fresh.items():
+        columns[name][: columns.size] = value
+    for name in ("curriculum_stages", "difficulty_pools", "failed_replay"):
+        sampler = parts.load("difficulty.sampler", name)
+        times = _times(lambda sampler=sampler: sampler(scheduler.view(), N, rng), ROUNDS // 5)
+        found[f"Next, {name}, none tried: p50, ms"], found[f"Next, {name}, none tried: p99, ms"] = _ms(times)
+    columns.words_PW[: columns.size] = tried_PW
+    return found
+
+
 def _asked(handler: Handler) -> list[float]:
     with _door(handler) as ask:
         return _times(ask, ASKED, wall)
 
 
-def _asked_meanwhile(handler: Handler, folder: Path) -> list[float]:
-    """One call after the other while one snapshot after the other is written, three of them at least."""
+def _asked_meanwhile(handler: Handler, folder: Path) -> tuple[list[float], int]:
+    """One call after the other while one snapshot after the other is written, three of them at least.
+
+    Returns (seconds of each call, most resident bytes seen).
+    """
     log = open_log(str(folder / "meanwhile.db"))
     topics.create(log, NAMES, local=True)
     stage = SimpleNamespace(encode=list, commit=lambda sends, offsets, reader: None)
     keeper = Snapshots(folder / "meanwhile.bin", SimpleNamespace(log=log, names=NAMES, stage=stage), handler)
-    written, ended, times = [], threading.Event(), []
+    written, ended, times, most = [], threading.Event(), [], 0
 
     def write() -> None:
         while not ended.is_set():
@@ -222,10 +243,11 @@ def _asked_meanwhile(handler: Handler, folder: Path) -> list[float]:
             begun = wall()
             ask()
             times.append(wall() - begun)
+            most = max(most, _resident())
         ended.set()
         writing.result()
     log.close()
-    return times
+    return times, most
 
 
 def _verdicts(size: int, rng: np.random.Generator) -> list[rollout_pb2.Verdict]:

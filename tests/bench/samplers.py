@@ -104,7 +104,7 @@ def played(ways: dict[str, tuple[str, str, bool]], seeds: range) -> dict[str, li
 def play(sampler_name: str, budget_name: str, filtered: bool, seed: int) -> Played:
     """A run of one sampler and one budget: STEPS * GROUPS * N rollouts."""
     rng = np.random.default_rng(seed)
-    learner, store = Learner(rng), Store(Beta())
+    learner, store = Learner(rng), Store(Beta(), learner=True)
     rows_P = np.array([store.add(f"p{number}") for number in range(PROMPTS)])
     store.domains = {f"d{number}": number for number in range(DOMAINS)}
     store.columns["domain"][:PROMPTS] = np.argsort(np.argsort(learner.difficulty_P)) * DOMAINS // PROMPTS

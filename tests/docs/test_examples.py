@@ -1,7 +1,9 @@
 """The examples in docs/examples run as their users run them, against a real door."""
 
 import importlib.util
+import json
 import os
+import re
 import subprocess
 import sys
 from concurrent import futures
@@ -44,6 +46,8 @@ def test_a_service_is_served_alone_as_the_documents_print_it(tmp_path, service):
     sluice = [sys.executable, "-W", "ignore", "-m", "pipeline.cli"]
     env = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "proto")))}
     for command in ("sluice init run.yaml", prepare):
+        if command == prepare and service == "difficulty":
+            name_prompts(tmp_path, printed)
         subprocess.run([*sluice, *command.split()[1:]], cwd=tmp_path, env=env, check=True, timeout=120)
     command = [*sluice, *serve.replace("127.0.0.1:50061", address).split()[1:]]
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as process:
@@ -55,6 +59,16 @@ def test_a_service_is_served_alone_as_the_documents_print_it(tmp_path, service):
     assert process.returncode == 0
 
 
+def name_prompts(folder, printed):
+    """What difficulty.md has its reader change in the run file: here 200 rows, of which every one is to be served."""
+    assert "`sources` names the prompts, and `held_out: 0`" in printed
+    rows = [json.dumps({"prompt": f"What is {n} + {n}?", "answer": str(2 * n)}) for n in range(200)]
+    (folder / "rows.jsonl").write_text("\n".join(rows))
+    said = (folder / "run.yaml").read_text().replace("held_out: 256", "held_out: 0")
+    sources = '[{"kind": "jsonl", "path": "rows.jsonl", "prompt": "prompt", "answer": "answer"}]'
+    (folder / "run.yaml").write_text(re.sub(r"sources: .*", f"sources: {sources}", said))
+
+
 def ask_verification(address):
     with VerificationClient(address) as client:
         return client.verify("0.5", check="math", expected="1/2").outcome == rollout_pb2.VERDICT_OUTCOME_CORRECT
@@ -62,8 +76,8 @@ def ask_verification(address):
 
 def ask_difficulty(address):
     with DifficultyClient(address) as client:
-        asked = client.next(4)
-        return client.observe((name, 1.0) for name in asked) == len(asked) == 4
+        asked = client.next(200)
+        return client.observe((name, 1.0) for name in asked) == len(set(asked)) == 200
 
 
 ASKED = {"verification": ask_verification, "difficulty": ask_difficulty}

@@ -14,6 +14,13 @@ PRINTED = (Path(__file__).parents[2] / "docs" / "difficulty.md").read_text()
 ROWS = 10
 
 
+class Trained:
+    """GRPOTrainer as far as the example uses it: `model.training` is false while it evaluates, as torch has it."""
+
+    def __init__(self, *_, **said):
+        self.said, self.model = said, SimpleNamespace(training=True)
+
+
 class Service:
     """Answers with the prompts in turn, and keeps what it was asked and told."""
 
@@ -30,13 +37,13 @@ class Service:
 
 @pytest.fixture
 def example(monkeypatch):
-    """What the printed example defines; TRL and torch are stood in for by two empty classes."""
+    """What the printed example defines; TRL and torch are stood in for by two small classes."""
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", PRINTED, re.DOTALL) if "GRPOTrainer" in code]
     for name, members in {
         "torch": {},
         "torch.utils": {},
         "torch.utils.data": {"Sampler": object},
-        "trl": {"GRPOTrainer": object},
+        "trl": {"GRPOTrainer": Trained},
     }.items():
         module = ModuleType(name)
         vars(module).update(members)
@@ -81,3 +88,13 @@ def test_every_prompt_that_is_asked_for_is_generated_for(example):
 def test_the_reward_function_tells_the_service_what_it_gives(example):
     rewards = example.reward(completions=[" 4", "5"], answer=["4", "4"], prompt_id=["p1", "p1"], trainer_state=None)
     assert rewards == [1.0, 0.0] and example.difficulty.told == [("p1", 1.0), ("p1", 0.0)]
+    assert example.trainer.said["reward_funcs"] is example.reward
+
+
+def test_the_service_hears_nothing_of_an_evaluation_nor_of_prompts_that_are_not_trained_on(example):
+    seen = {"completions": ["4", "5"], "answer": ["4", "4"]}
+    assert example.reward(**seen, prompt_id=["p1", "held"]) == [1.0, 0.0]
+    assert example.difficulty.told == [("p1", 1.0)]
+    example.trainer.model.training = False
+    assert example.reward(**seen, prompt_id=["p1", "p2"]) == [1.0, 0.0] == example.reward(**seen)
+    assert example.difficulty.told == [("p1", 1.0)]

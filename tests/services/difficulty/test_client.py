@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
-from pipeline.difficulty_client import DifficultyClient
+from pipeline.difficulty_client import DifficultyClient, Outcome
 from pipeline.gate import Gate
 from services.difficulty.budget.fixed import Fixed
 from services.difficulty.door import Door
@@ -25,9 +25,9 @@ RATES = {"hard": 0.0, "even": 0.4, "easy": 1.0}
 
 
 @contextmanager
-def served(sampler, prompt_ids):
+def served(sampler, prompt_ids, estimate=None):
     sampling = prompt_pb2.SamplingParams(temperature=1.0, top_p=1.0, max_tokens=4)
-    scheduler = Scheduler(Beta(), sampler, Fixed(2), Gate(0, 8), sampling)
+    scheduler = Scheduler(estimate or Beta(), sampler, Fixed(2), Gate(0, 8), sampling)
     scheduler.observe([prompt_pb2.Prompt(prompt_id=prompt_id, digest=b"d") for prompt_id in prompt_ids])
     handler = Handler(scheduler, now_ms=lambda: 0)
     server = grpc.server(futures.ThreadPoolExecutor(2))
@@ -89,6 +89,16 @@ def test_a_trainer_that_follows_the_order_comes_to_try_what_teaches(place):
     late = [name for chosen in tried[-10:] for name in chosen]
     assert sum(name.startswith("even") for name in late) > 0.6 * len(late)
     assert client.posterior([late[0]])[0].visits >= 4
+
+
+def test_an_outcome_may_say_its_version_and_its_groups_diversity_and_a_pair_is_of_the_newest():
+    with served(Uniform(), ["a", "b", "c"], Beta(lag_discount=0.5)) as (client, handler):
+        client.observe([Outcome("a", 1.0, version=100)])
+        assert client.observe([Outcome("b", 1.0, version=98, diversity=0.25), ("c", 1.0)]) == 2
+        states = client.posterior(["a", "b", "c"])
+    assert [state.statistics["alpha"] for state in states] == [2.0, 1.25, 2.0]
+    assert [state.last_version for state in states] == [100, 98, 100]
+    assert [state.HasField("diversity") for state in states] == [False, True, False] and states[1].diversity == 0.25
 
 
 def test_explain_says_why_in_a_sentence(place):

@@ -141,3 +141,12 @@ def test_it_is_unavailable_while_the_state_is_rebuilt_or_the_log_is_down(place):
     assert refusal(place.ask.Observe, told) == ("UNAVAILABLE", "the log does not answer")
     place.handler.ready = False
     assert refusal(place.ask.Next, difficulty_pb2.NextRequest(n=1))[0] == "UNAVAILABLE"
+
+
+def test_an_absurd_version_is_refused_where_nothing_was_announced(place):
+    seen = [Seen(prompt_id="p0", accuracy=1.0, version=2**62), Seen(prompt_id="p1", accuracy=1.0, version=2**64 - 1)]
+    said = "version of 'p1' is 18446744073709551615; accepted: at most 4611686018427387904"
+    request = difficulty_pb2.ObserveRequest(observations=seen)
+    assert refusal(place.ask.Observe, request) == ("INVALID_ARGUMENT", said) and place.log == []
+    del request.observations[1]
+    assert place.ask.Observe(request, timeout=5).accepted == 1

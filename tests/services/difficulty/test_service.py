@@ -38,10 +38,10 @@ class Place:
             transaction.sends.extend(records.encode(self.names.topic(topic), n.prompt_id, n) for n in nouns)
         writer.close()
 
-    def start(self):
+    def start(self, run=RUN):
         life = Life(phase=Phase.PHASE_RUNNING)
         meter = Meter("difficulty", "d")
-        service = DifficultyService(Context("difficulty", "d", RUN, self.dir, self.log, self.names, meter, life))
+        service = DifficultyService(Context("difficulty", "d", run, self.dir, self.log, self.names, meter, life))
         self.services.append(service)
         service.context.stage.open("difficulty")
         service.restore()

@@ -121,10 +121,10 @@ def test_what_is_written_says_how_much_it_is(place):
     assert place.path.read_bytes()[-32:] == place.written.sha256
 
 
-@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "ahead", "texts", "other"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "ahead", "texts", "other", "knobs"])
 def test_a_snapshot_that_cannot_be_trusted_is_left_alone(place, harm):
     content, ends = bytearray(place.path.read_bytes()), place.covers()
-    scheduler = build(place.folder, Ema() if harm == "other" else None)
+    scheduler = build(place.folder, {"other": Ema(), "knobs": Beta(prior_alpha=0.1)}.get(harm))
     if harm == "flip":
         content[len(content) // 2] ^= 1
     if harm == "cut":

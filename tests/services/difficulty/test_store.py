@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
 from services.difficulty import seen
 from services.difficulty import store as store_module
 from services.difficulty.estimate.beta import Beta
@@ -39,7 +38,7 @@ def test_a_verdict_moves_the_posterior_and_is_remembered():
     store.apply_verdict(verdict("p", 1.0, low=2, high=3))
     record = store.to_record("p")
     assert dict(record.statistics) == {"alpha": 2.0, "beta": 1.0}
-    assert (record.visits, record.last_version, list(record.recent), record.estimator) == (1, 3, [1.0], "beta")
+    assert (record.visits, record.last_version, list(record.recent)) == (1, 3, [1.0])
 
 
 def test_recent_outcomes_are_bounded_and_newest_last():
@@ -89,11 +88,30 @@ def test_columns_grow_past_their_first_size_and_keep_what_they_held():
     assert [store.get(f"p{number}").recent for number in range(200)] == [(number / 200,) for number in range(200)]
 
 
-def test_a_record_of_another_estimate_is_refused():
-    store = Store(Beta())
-    store.add("p")
-    with pytest.raises(UserError, match="written by estimate 'beta'; accepted: 'ema'"):
-        Store(Ema()).from_record(store.to_record("p"))
+@pytest.mark.parametrize("other", [Ema(), Beta(prior_alpha=0.1)])
+def test_a_record_of_another_estimate_or_of_other_knobs_is_not_taken_over(other):
+    store, again = Store(Beta()), Store(other)
+    store.apply_verdict(verdict("p", 1.0))
+    again.from_record(store.to_record("p"))
+    assert again.foreign == {0} and again.get("p").stat == other.initial()
+    assert (
+        again.foreign_writer == "beta(global_decay=0.99, lag_discount=1, local_decay=0.8, prior_alpha=1, prior_beta=1)"
+    )
+    again.from_record(again.to_record("p"))
+    assert again.foreign == set()
+
+
+def test_a_record_of_older_code_names_no_knobs_and_counts_as_the_estimates_own():
+    store, again = Store(Beta()), Store(Beta(prior_alpha=0.1))
+    store.apply_verdict(verdict("p", 1.0))
+    record = store.to_record("p")
+    record.estimator = "beta"
+    again.from_record(record)
+    assert again.foreign == set() and again.get("p").stat.values == (2.0, 1.0)
+
+
+def test_a_knob_of_1_and_of_1_point_0_are_the_same_writer():
+    assert Store(Beta(prior_alpha=1)).writer == Store(Beta(prior_alpha=1.0)).writer
 
 
 def test_a_rewind_takes_back_the_movement_of_void_steps_and_keeps_the_outcomes():
@@ -176,7 +194,8 @@ def test_restored_from_records_it_goes_on_with_the_same_bits(estimate, before, a
     number, checkpoint = play(store, before)
     for prompt_id in reversed(store.rows):
         again.from_record(through_bytes(store, prompt_id))
-    again.step, again.version, again.checkpoint_step = store.step, store.version, store.checkpoint_step
+    again.learner, again.step, again.version = store.learner, store.step, store.version
+    again.checkpoint_step = store.checkpoint_step
     for one in (store, again):
         reached, settled = play(one, after, number, checkpoint)
         one.rewind(training_pb2.Rewind(epoch=2, to_step=settled, version=reached))

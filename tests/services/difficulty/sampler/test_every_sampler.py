@@ -86,7 +86,7 @@ def test_equitable_gives_equal_places_at_the_best_split():
 
 
 def test_turns_of_one_prompt_vary_as_its_history():
-    store = Store(Beta())
+    store = Store(Beta(), learner=True)
     for history, prompt_id in (([0, 0.5, 1, 0.5], "p"), ([0.5] * 4, "q"), ([0, 0, 0, 1], "r")):
         for number, accuracy in enumerate(history):
             store.step = number
@@ -98,7 +98,7 @@ def test_turns_of_one_prompt_vary_as_its_history():
 
 
 def test_a_tally_fades_by_a_tenth_per_step():
-    store = Store(Beta())
+    store = Store(Beta(), learner=True)
     for step in (1, 2, 4):
         store.step = step
         store.observe(np.array([store.add("p")]), np.ones(1), np.zeros(1, int), np.zeros(1, int))
