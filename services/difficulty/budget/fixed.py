@@ -31,11 +31,6 @@ class Fixed:
             raise ValueError(f"n is {self.n}; accepted: at least 1")
 
     @property
-    def largest(self) -> int:
-        """Most rollouts that one prompt can get."""
-        return self.n
-
-    @property
     def typical(self) -> int:
         """Rollouts of a prompt on the average."""
         return self.n
