@@ -1,6 +1,9 @@
 """The admission gate: how many rollouts may be outstanding, so that work is paced and not thrown away.
 
-    outstanding <= (max_lag + 1) * batch_rollouts
+    outstanding <= (max_lag + 1) * batch_rollouts        groups <= (max_lag + 1) * batch_groups
+
+The second is what keeps the lag: a step trains so many groups, so what waits behind many small groups gets as old as
+what waits behind many rollouts. Where all groups have one size the two are the same bound.
 
 Every rollout asked for holds a place from its request to its end. A rollout ends once: at the step that first trains on
 it, or that drops it, or at a drop notice between two steps. Until a named checkpoint covers that step the end is
@@ -41,6 +44,7 @@ class Gate:
     """Who may go in.
 
     `max_lag`: versions, >= 0; 0 is the synchronous algorithm. `batch_rollouts`: rollouts per optimiser step, >= 1.
+    `group_rollouts`, `kept`: as `groups_of` says them; until then each rollout may be a group.
     `drawn` and `rng_json` are the sampler's, kept here because they change with every issue.
     """
 
@@ -55,7 +59,13 @@ class Gate:
     version: int = 0
     checkpoint_step: int = 0
     outstanding: int = 0
+    groups: int = 0
+    """Requests that hold places: what the learner may train on without another issue."""
+    group_rollouts: int = 1
+    kept: int = 0
     open: dict[str, Open] = field(default_factory=dict)
+    _short: int = 0
+    """Places that requests out count as above what they hold, up to `kept` each."""
 
     def __post_init__(self) -> None:
         if self.max_lag < 0:
@@ -69,12 +79,32 @@ class Gate:
         return (self.max_lag + 1) * self.batch_rollouts
 
     @property
+    def batch_groups(self) -> int:
+        """Groups per optimiser step."""
+        return self.batch_rollouts // self.group_rollouts
+
+    @property
+    def free_groups(self) -> int:
+        """Groups that may still be asked for."""
+        return max((self.max_lag + 1) * self.batch_groups - self.groups, 0)
+
+    @property
+    def free(self) -> int:
+        """Places that are free.
+
+        After a rewind large groups of several steps may be out together, and fewer of them than a step trains: then
+        only more groups make room, so each that is missing has `kept` places, above the bound.
+        """
+        bound = self.capacity - self.outstanding - self._short
+        return max(bound, self.kept * (self.batch_groups - self.groups), 0)
+
+    @property
     def oldest_version(self) -> int:
         """The version with which the next rollout must be sampled at least, to be within `max_lag` at its turn.
 
-        What is outstanding is trained before it, a batch for each version. Steps that drop rollouts come to it sooner.
+        The groups that are out are trained before it, a batch for each version. Steps that drop some come to it sooner.
 
-        >>> gate = Gate(max_lag=2, batch_rollouts=8, version=5)
+        >>> gate = Gate(max_lag=2, batch_rollouts=8, version=5, group_rollouts=8)
         >>> found = []
         >>> for number in range(3):
         ...     found.append(gate.oldest_version)
@@ -82,24 +112,20 @@ class Gate:
         >>> found
         [3, 4, 5]
         """
-        return max(self.version + self.outstanding // self.batch_rollouts - self.max_lag, 0)
+        return max(self.version + self.groups // self.batch_groups - self.max_lag, 0)
 
-    def room(self, kept: int = 0) -> int:
-        """Rollouts that may still be asked for, given what is out.
+    def room(self) -> int:
+        """Rollouts that may still be asked for, in groups of `group_rollouts` on the average."""
+        return min(self.free, self.free_groups * self.group_rollouts)
 
-        With `kept` a request counts as so many places at least until it has ended whole: then its end makes that room.
+    def groups_of(self, n: int, kept: int) -> None:
+        """Groups have `n` rollouts on the average; each counts as `kept` places at least until it has ended whole.
+
+        So its end makes room for another of `kept`. `UserError` when such groups could never pass.
         """
-        short = sum(max(kept - request.places, 0) for request in self.open.values() if request.places) if kept else 0
-        return max(self.capacity - self.outstanding - short, 0)
-
-    def groups(self) -> int:
-        """Requests that hold places: what the learner may train on without another issue."""
-        return sum(request.places > 0 for request in self.open.values())
-
-    def refuse_group_of(self, n: int) -> None:
-        """Refuse a configuration whose groups could never pass."""
         if n > self.batch_rollouts:
             raise UserError(f"a group of {n} rollouts does not fit a batch; accepted: at most {self.batch_rollouts}")
+        self.group_rollouts, self.kept = n, kept
 
     def next_ids(self) -> tuple[str, str]:
         """(request id, group id) of the next request."""
@@ -107,13 +133,13 @@ class Gate:
         return f"r-{number}", f"g-{number}"
 
     def issue(self, request_id: str, n: int, first_index: int, prompt_id: str, deadline_ms: int) -> None:
-        """Hold `n` places. A caller that asks for more than `room()` has a bug: `ValueError`."""
-        if not 1 <= n <= self.room():
-            raise ValueError(f"a request of {n} rollouts with room for {self.room()}")
+        """Hold `n` places. A caller that asks for more than there are has a bug: `ValueError`."""
+        if not 1 <= n <= self.free or not self.free_groups:
+            raise ValueError(f"a request of {n} rollouts with room for {self.free} in {self.free_groups} groups")
         if request_id in self.open:
             raise ValueError(f"request {request_id} was issued before")
         self.open[request_id] = Open(n, first_index, prompt_id, deadline_ms)
-        self.outstanding += n
+        self._count(self.open[request_id], 1)
         self.issued_requests += 1
         self.issued_rollouts += n
 
@@ -124,11 +150,19 @@ class Gate:
             return 0
         known = range(request.first_index, request.first_index + request.n)
         fresh = {index for index in indices if index in known and index not in request.ended}
+        self._count(request, -1)
         request.ended.update(dict.fromkeys(sorted(fresh), step))
         request.epoch = epoch if fresh else request.epoch
-        self.outstanding -= len(fresh)
+        self._count(request, 1)
         self._forget(request_id)
         return len(fresh)
+
+    def _count(self, request: Open, sign: int) -> None:
+        """Add a request to what is out, or take it away."""
+        if request.places:
+            self.outstanding += sign * request.places
+            self.groups += sign
+            self._short += sign * max(self.kept - request.places, 0)
 
     def apply_step(self, step: training_pb2.TrainStep) -> bool:
         """Apply an optimiser step; False when it is void or was applied before."""
@@ -174,9 +208,10 @@ class Gate:
         self.version, self.checkpoint_step = max(self.version, rewind.version), rewind.to_step
         for request_id, request in list(self.open.items()):
             void = [index for index, step in request.ended.items() if step > rewind.to_step]
+            self._count(request, -1)
             for index in void:
                 del request.ended[index]
-            self.outstanding += len(void)
+            self._count(request, 1)
             self._forget(request_id)
         return True
 
@@ -219,4 +254,6 @@ class Gate:
             )
             for row in record.open
         }
-        self.outstanding = sum(request.places for request in self.open.values())
+        self.outstanding = self.groups = self._short = 0
+        for request in self.open.values():
+            self._count(request, 1)

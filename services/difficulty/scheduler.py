@@ -79,7 +79,7 @@ class Scheduler:
             raise UserError(f"request_deadline_s is {self.request_deadline_s}; accepted: above 0")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; accepted: at least 0")
-        self.gate.refuse_group_of(self.budget.largest)
+        self.gate.groups_of(self.budget.typical, self.budget.kept)
         self.store = Store(self.estimate, self.gate.batch_rollouts)
         self.prompts = Texts(self.store.rows, self.texts_path)
         self.applied: list[training_pb2.Offset] = []
@@ -175,7 +175,7 @@ class Scheduler:
         if self.draining or not self.prompts:
             return requests
         version = max(self.gate.version, self.versions.newest if self.versions else 0)
-        while (wanted := self._wanted(room := self.gate.room(self.budget.kept))) > 0:
+        while (wanted := self._wanted(room := self.gate.room())) > 0:
             view = self.view()
             places = self.sampler(view, min(wanted, len(self.prompts)), self._rng)
             self.gate.drawn += len(places)
@@ -192,10 +192,10 @@ class Scheduler:
 
     def waits_for_room(self) -> bool:
         """Whether the gate has no room for what the budget would issue next."""
-        return self._wanted(self.gate.room(self.budget.kept)) <= 0
+        return self._wanted(self.gate.room()) <= 0
 
     def _wanted(self, room: int) -> int:
-        return self.budget.prompts(room, self.gate.groups(), self.gate.batch_rollouts // self.budget.typical)
+        return self.budget.prompts(room, self.gate.groups, self.gate.batch_groups)
 
     def view(self) -> View:
         """What is believed now of every registered prompt, in the order of their ids."""

@@ -51,7 +51,7 @@ def scheduler_of(context: Context) -> Scheduler:
         room: parts.load(f"difficulty.{room}", part.name, **part.knobs)
         for room, part in (("estimate", method.estimate), ("sampler", method.sampler), ("budget", method.budget))
     }
-    batch = max(run.learning.batch_groups * chosen["budget"].typical, chosen["budget"].largest)
+    batch = run.learning.batch_groups * chosen["budget"].typical
     sampling = prompt_pb2.SamplingParams(
         temperature=run.generation.temperature,
         top_p=1.0,

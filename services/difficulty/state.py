@@ -240,11 +240,6 @@ class Budget(Protocol):
     """One way to spend rollouts."""
 
     @property
-    def largest(self) -> int:
-        """Most rollouts that one prompt can get."""
-        ...
-
-    @property
     def typical(self) -> int:
         """Rollouts of a prompt on the average."""
         ...

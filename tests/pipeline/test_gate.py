@@ -158,7 +158,22 @@ def test_a_bound_that_makes_no_sense_is_refused(max_lag, batch, value):
 
 def test_a_group_larger_than_a_batch_is_refused():
     with pytest.raises(UserError, match="a group of 9 rollouts does not fit a batch; accepted: at most 8"):
-        Gate(3, 8).refuse_group_of(9)
+        Gate(3, 8).groups_of(9, 0)
+
+
+def test_no_more_groups_are_out_than_the_steps_of_the_lag_train():
+    gate = Gate(max_lag=1, batch_rollouts=8)
+    gate.groups_of(4, kept=2)  # two groups a step
+    for _ in range(3):
+        issue(gate, 2)
+    assert (gate.outstanding, gate.room()) == (6, 4), "10 places are free, in one group"
+    last = issue(gate, 10)
+    assert (gate.groups, gate.room(), gate.oldest_version) == (4, 0, 1)
+    gate.apply_drops(notice(0, [(last, index) for index in range(9)]))
+    with pytest.raises(ValueError, match="room for 8 in 0 groups"):
+        issue(gate, 1)
+    gate.apply_drops(notice(0, [(last, 9)]))
+    assert (gate.groups, gate.free, gate.room()) == (3, 10, 4)
 
 
 class AnyOrder(RuleBasedStateMachine):

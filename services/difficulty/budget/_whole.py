@@ -16,6 +16,8 @@ class Shared(ABC):
 
     A part has the fields `n`, `low`, `high` and `at_once`, and says in `spend` how a total is shared out.
 
+    Those that share are the groups of one step at most: steps that follow each other spend the same, whatever the lag.
+
     `at_once` is a wish: it waits only while the learner has the groups of a step without another issue, and never for
     more than a step. Small groups that end unused leave less than `n` for each of those that replace them; then they
     share what there is, `low` each at least, for a step needs so many groups. So the mean is `n` or, then, less.
@@ -32,11 +34,6 @@ class Shared(ABC):
             raise ValueError(f"n is {self.n}; accepted: from low, {self.low}, to high, {self.high}")
 
     @property
-    def largest(self) -> int:
-        """Most rollouts that one prompt can get."""
-        return self.high
-
-    @property
     def typical(self) -> int:
         """Rollouts of a prompt on the average."""
         return self.n
@@ -48,9 +45,10 @@ class Shared(ABC):
 
     def prompts(self, budget: int, groups: int = 0, step: int = 0) -> int:
         """How many prompts share the budget; 0 waits for more room, which only groups that are out can make."""
+        most = min(budget // self.n, step or budget)
         if groups < step:
-            return max(budget // self.n, min(step - groups, budget // self.low))
-        return budget // self.n if budget >= self.n * min(self.at_once, step or self.at_once) else 0
+            return max(most, min(step - groups, budget // self.low))
+        return most if budget >= self.n * min(self.at_once, step or self.at_once) else 0
 
     def __call__(self, states: Beliefs, budget: int) -> np.ndarray:
         """Rollouts of each prompt; their sum is n for each prompt or the budget, if that is less, to the rollout."""

@@ -29,11 +29,6 @@ class Fixed:
     __post_init__ = check
 
     @property
-    def largest(self) -> int:
-        """Most rollouts that one prompt can get."""
-        return self.n
-
-    @property
     def typical(self) -> int:
         """Rollouts of a prompt on the average."""
         return self.n

@@ -27,7 +27,6 @@ class SingleStream:
     (3, [1, 1, 1])
     """
 
-    largest: ClassVar[int] = 1
     typical: ClassVar[int] = 1
     kept: ClassVar[int] = 0
     confidence: ClassVar[str] = "code"
