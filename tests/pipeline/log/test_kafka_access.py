@@ -14,11 +14,14 @@ from kafka.admin import UserScramCredentialUpsertion
 
 from pipeline.log import TopicConfig
 from pipeline.log.kafka import KafkaLog
+from pipeline.topics import Names
+from pipeline.view import Watcher
 
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT)]
 from tests.kafka.secure import PASSWORDS, Broker  # noqa: E402
 from tests.pipeline.canaries import CANARY, all_that_is_said, by_tls, canaries_in, secrets, sluice  # noqa: E402
+from tests.pipeline.log import rights  # noqa: E402
 from tests.pipeline.log.patience import until_it_answers  # noqa: E402
 
 pytestmark = [pytest.mark.long, pytest.mark.kafka]
@@ -143,3 +146,41 @@ def test_a_service_with_a_canary_in_every_secret_says_none_of_them(site, tmp_pat
         change_password(site, "sluice", PASSWORDS["sluice"])
     assert "sluice.canary.workers" in said
     assert canaries_in(said, environment) == []
+
+
+def look_until(log: KafkaLog, names: Names, condition, folder: Path, seconds: float = 150.0) -> None:
+    """Wait for a view of the run; fails with what the services said."""
+    watcher = until_it_answers(lambda: Watcher(log, names))
+    deadline = time.monotonic() + seconds
+    while not condition(until_it_answers(lambda: watcher.look(0.2))):
+        said = "\n".join(f"{one.name}: {one.read_text()[-1500:]}" for one in folder.glob("*.log"))
+        assert time.monotonic() < deadline, said
+    watcher.close()
+
+
+def test_a_job_runs_from_start_to_audit_under_the_rights_that_are_printed(site, tmp_path):
+    rights.give(site.here, "least")
+    users = {}
+    for user in rights.USERS:
+        (tmp_path / f"{user}.secret").mkdir()
+        users[user] = signing_in(site, tmp_path / f"{user}.secret", user, rights.WORD)
+    operator = users[rights.OPERATOR]
+    file, directory = rights.run_file(tmp_path / "run.yaml", site.servers, "least"), str(tmp_path / "operator")
+    log, names = KafkaLog(site.here), Names("sluice", "least")
+
+    def done(*command: str) -> None:
+        ended = rights.sluice(*command, env=operator)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    done("start", str(file))
+    done("prepare", str(file), "--dir", directory)
+    with rights.services(file, tmp_path, users):
+        look_until(log, names, lambda view: view.step >= 3, tmp_path)
+        done("eval", directory, "--prompts", "4", "--samples", "1")
+        done("stop", directory, "--timeout", "120")
+    done("audit", directory)
+    done("audit", f"kafka://{site.servers}/least")
+    done("topics", directory)
+    assert log.bounds(names.topic("weights"))[0][0] > 0, "old weights are trimmed"
+    assert sum(end for _, end in log.bounds(names.topic("dead-letters")).values()) == 0
+    log.close()

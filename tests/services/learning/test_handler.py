@@ -310,3 +310,15 @@ def test_a_run_directory_with_steps_is_refused_on_a_log_that_never_saw_them(tmp_
     with pytest.raises(UserError, match="a checkpoint of step 8 and the log names none: it is not the log of this run"):
         another.run()
     assert another.held("checkpoints") == another.held("weights-manifest") == []
+
+
+def test_a_learner_that_may_not_trim_goes_on_and_says_so_once(tmp_path, monkeypatch, caplog):
+    def refuse(self, topic, partition, before):
+        tried.append(before)
+        raise UserError("log kafka://k:1 refuses this user: TopicAuthorizationFailedError: it asked for DeleteRecords")
+
+    tried: list[int] = []
+    monkeypatch.setattr("pipeline.log.embedded.EmbeddedLog.trim", refuse)
+    world = World(tmp_path).run()
+    assert world.handler.finished and len(tried) > 1
+    assert len([one for one in caplog.records if "old weights stay" in one.message]) == 1
