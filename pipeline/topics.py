@@ -108,15 +108,15 @@ class Names:
         return full.removeprefix(f"{self.prefix}.{self.run}.")
 
 
-def create(log: Log, names: Names, local: bool, topics: Iterable[Topic] = TOPICS) -> None:
-    """Create a run's topics where they are missing."""
-    log.create([config(topic, names, local) for topic in topics])
+def create(log: Log, names: Names, local: bool, topics: Iterable[Topic] = TOPICS, replicas: int = 0) -> None:
+    """Create a run's topics where they are missing; those that exist keep the replicas that they have."""
+    log.create([config(topic, names, local, replicas) for topic in topics])
 
 
-def config(topic: Topic, names: Names, local: bool) -> TopicConfig:
+def config(topic: Topic, names: Names, local: bool, replicas: int = 0) -> TopicConfig:
     """What to create for a declared topic, on one machine or on a cluster."""
     partitions = topic.local_partitions if local else topic.partitions
-    return TopicConfig(names.topic(topic.name), partitions, topic.compacted, topic.retention_s)
+    return TopicConfig(names.topic(topic.name), partitions, topic.compacted, topic.retention_s, replicas)
 
 
 class Right(NamedTuple):

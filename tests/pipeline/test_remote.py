@@ -73,6 +73,15 @@ def test_topics_that_somebody_else_makes_are_waited_for_by_name(shared):
         start(a_run(), make_topics=False)
 
 
+def test_topics_are_made_with_the_replicas_that_are_asked_for(shared, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pipeline.log.embedded.EmbeddedLog.create", lambda self, topics: asked.extend(topics))
+    for replicas in (0, 3):
+        with pytest.raises(UserError, match="is not on the log"):
+            remote.start(a_run(), True, 0.0, print, replicas)
+    assert [one.replicas for one in asked] == [0] * len(TOPICS) + [3] * len(TOPICS)
+
+
 def test_a_topic_that_nobody_leads_yet_is_waited_for(shared, monkeypatch):
     told, failures = remote.told, [LogUnavailable("log kafka://k:1 does not answer: NotLeaderForPartitionError")]
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -50,14 +51,26 @@ def signing_in(site: Broker, tmp_path: Path, user: str, word: str) -> dict[str, 
     }
 
 
-def begin(site: Broker, tmp_path: Path, user: str, word: str, authority: str = "", timeout: int = 90):
+def begin(site: Broker, tmp_path: Path, user: str, word: str, authority: str = "", timeout: int = 90,
+          run: str = "demo", more: Sequence[str] = ()):  # fmt: skip
     """`sluice start` as this user."""
-    run = tmp_path / "run.yaml"
-    run.write_text(f"run: demo\nlog: kafka://{site.servers}\n{SMALL}\n")
+    file = tmp_path / "run.yaml"
+    file.write_text(f"run: {run}\nlog: kafka://{site.servers}\n{SMALL}\n")
     environment = signing_in(site, tmp_path, user, word)
     if authority:
         environment["SLUICE_KAFKA_SSL_CAFILE"] = authority
-    command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "start", str(run), "--timeout", str(timeout)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "pipeline.cli",
+        "start",
+        str(file),
+        "--timeout",
+        str(timeout),
+        *more,
+    ]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=280, check=False
     )
@@ -69,6 +82,14 @@ def test_the_right_user_begins_a_run_over_tls(site, tmp_path):
     done = begin(site, tmp_path, "sluice", PASSWORDS["sluice"], timeout=200)
     assert done.returncode == 0, done.stderr
     assert "run demo may begin" in done.stdout
+
+
+def test_more_replicas_than_brokers_and_fewer_than_none_are_refused(site, tmp_path):
+    for replicas, said in ((2, "is 2 and 1 broker is there; accepted: at most 1"), (-1, "is -1; accepted: 0, the")):
+        asked = [f"--replicas={replicas}"]
+        done = begin(site, tmp_path, "sluice", PASSWORDS["sluice"], timeout=200, run="many", more=asked)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert f"replicas of 'sluice.many.prompts' {said}" in done.stderr
 
 
 def test_a_wrong_password_is_told_from_a_broker_that_is_away(site, tmp_path):
