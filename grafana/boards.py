@@ -120,6 +120,12 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                     (gauge("sluice_generation_admitted", "instance"), "{{instance}} at most"),
                 ),
             ),
+            Panel(
+                "Lag at the start",
+                "Versions behind the newest one heard of, of requests when they were begun.",
+                "short",
+                quantiles("sluice_generation_lag_versions"),
+            ),
             one(
                 "Engines",
                 "Replicas of a worker that live.",
@@ -266,6 +272,13 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             Panel("Time of a step", "Optimiser steps.", "s", quantiles("sluice_learning_step_seconds")),
             one("Tokens a second", "Trained.", "short", rate("sluice_learning_tokens_total")),
             DROPS,
+            one(
+                "Drops by difficulty",
+                "Rollouts dropped a second, by the pass rate believed of their prompt: hard under 1/3, easy over 2/3.",
+                "short",
+                rate("sluice_learning_drops_total", "difficulty"),
+                "{{difficulty}}",
+            ),
             one("Steps", "A second.", "short", rate("sluice_learning_step_seconds_count")),
         ),
     ),

@@ -275,7 +275,7 @@ class Run(Section):
 
     run: str = knob("demo", IDENTITY, "Name: begins its topics and groups.", pattern=r"^[a-z0-9][a-z0-9-]{0,47}$")
     prefix: str = knob("sluice", IDENTITY, "Begins every topic, group and id.", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
-    log: str = knob("embedded", IDENTITY, "embedded (a file in the run directory) or kafka://host:port.")
+    log: str = knob("embedded", RESTART, "embedded (a file in the run directory), for ever, or kafka://host:port.")
     seed: int = knob(0, IDENTITY, "Seed of data, sampling and initialisation.", ge=0)
     recipe: str | dict[str, Any] = knob("grpo", RESTART, "The method: a shipped recipe's name, a file, or the recipe.")
     max_lag: int = knob(2, RESTART, "Oldest policy that may be trained on, versions behind; 0 is synchronous.", ge=0)
@@ -353,29 +353,27 @@ def fields(section: type[Section] = Run, prefix: str = "") -> Iterator[tuple[str
             yield from fields(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
-def differences(old: Run, new: Run, change: str) -> list[tuple[str, Any, Any]]:
-    """(field, old, new) of the fields of this kind of change that differ."""
-    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
-    names = [name for name, kind in fields() if kind == change]
-    pairs = [(name, _get(before, name), _get(after, name)) for name in names]
-    return [(name, was, now) for name, was, now in pairs if was != now]
+def identity(run: Run) -> dict[str, Any]:
+    """What makes it the run it is, by field. Of a log on Kafka not the address: brokers come and go, the log stays."""
+    tree = run.model_dump(mode="json")
+    chosen = {name: _get(tree, name) for name, kind in fields() if kind == IDENTITY}
+    return chosen | {"log": run.log if run.log == "embedded" else "kafka://"}
 
 
 def refuse_another_run(old: Run, new: Run) -> None:
     """Raise when `new` changes what makes `old` the run it is."""
-    changed = differences(old, new, IDENTITY)
+    before, after = identity(old), identity(new)
+    changed = [name for name in before if before[name] != after[name]]
     if changed:
-        said = "; ".join(f"{name} was {was!r}, is {now!r}" for name, was, now in changed)
+        said = "; ".join(f"{name} was {before[name]!r}, is {after[name]!r}" for name in changed)
         raise UserError(
             f"the run exists and its identity cannot change: {said}; accepted: the old value, or another run"
         )
 
 
 def identity_digest(run: Run) -> bytes:
-    """SHA-256 over the identity fields, 32 bytes."""
-    tree = run.model_dump(mode="json")
-    chosen = {name: _get(tree, name) for name, kind in fields() if kind == IDENTITY}
-    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).digest()
+    """SHA-256 over what makes it the run it is, 32 bytes."""
+    return hashlib.sha256(json.dumps(identity(run), sort_keys=True).encode()).digest()
 
 
 def weights_store(run: Run) -> str:

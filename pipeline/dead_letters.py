@@ -35,7 +35,7 @@ def matches(letter: Letter, text: str | None) -> bool:
 
 def redrive(log: Log, names: Names, letters: Sequence[Letter]) -> int:
     """Put them back; returns how many could be."""
-    writer = log.writer(names.own("cli.redrive"))
+    writer = log.writer(names.own("operator.redrive"))
     try:
         with writer.transaction() as transaction:
             transaction.sends.extend(_again(letter) for letter in letters)

@@ -27,14 +27,17 @@ Phase = control_pb2.Phase
 Say = Callable[[str], None]
 
 
-def start(run: config.Run, make_topics: bool, timeout_s: float, say: Say) -> None:
-    """Topics, prompts, and the word to run. Raises `UserError` for a run that cannot be shared, or is another one."""
+def start(run: config.Run, make_topics: bool, timeout_s: float, say: Say, replicas: int = 0) -> None:
+    """Topics, prompts, and the word to run. Raises `UserError` for a run that cannot be shared, or is another one.
+
+    `replicas`: brokers that keep a copy of a topic that is made here; 0 is the cluster's default.
+    """
     if run.log == "embedded":
         raise UserError("log is 'embedded', which is this machine's only; accepted: kafka://host:port")
     log, names = _open(run), Names(run.prefix, run.run)
     deadline = time.monotonic() + timeout_s
     try:
-        _topics(log, names, make_topics, timeout_s, say)
+        _topics(log, names, make_topics, replicas, timeout_s, say)
         # A broker may take a while until somebody leads the partitions of a topic that was just made.
         _until(lambda: refuse_another(told(log, names), run), deadline - time.monotonic(), say)
         _begin(log, names, run, deadline, say)
@@ -97,10 +100,10 @@ def _open(run: config.Run) -> Log:
     return ClaimingLog(inner, run.claims) if run.claims else inner
 
 
-def _topics(log: Log, names: Names, make: bool, timeout_s: float, say: Say) -> None:
+def _topics(log: Log, names: Names, make: bool, replicas: int, timeout_s: float, say: Say) -> None:
     def present() -> bool:
         if make:
-            topics.create(log, names, local=False)
+            topics.create(log, names, local=False, replicas=replicas)
             return True
         held = set(log.topics(names.own("")))
         missing = [topic.name for topic in topics.TOPICS if names.topic(topic.name) not in held]

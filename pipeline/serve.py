@@ -245,7 +245,9 @@ class Process:
     def _report(self) -> None:
         context = self.context
         topic, me = context.names.topic("workers"), context.worker_id
-        writer = context.stage.patiently(lambda: context.log.writer(context.names.own(f"status.{me}")))
+        writer = context.stage.patiently(
+            lambda: context.log.writer(context.names.own(f"{context.service}.status.{me}"))
+        )
         while True:
             last = self.over.is_set()
             status = self.status()

@@ -236,7 +236,7 @@ class Supervisor:
 
 def write(log, names: topics.Names, who: str, topic: str, key: str, noun: Message) -> None:
     """One noun in one transaction."""
-    writer = log.writer(names.own(f"{who}.{topic}"))
+    writer = log.writer(names.own(f"operator.{who}.{topic}"))
     try:
         with writer.transaction() as transaction:
             transaction.sends.append(records.encode(names.topic(topic), key, noun))

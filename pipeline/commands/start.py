@@ -12,6 +12,9 @@ import argparse
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="run file (YAML)")
     parser.add_argument("--topics", choices=("create", "wait"), default="create", help="wait: somebody else makes them")
+    parser.add_argument(
+        "--replicas", type=int, default=0, metavar="N", help="brokers that keep a copy of a topic; 0: Kafka's default"
+    )
     parser.add_argument("--timeout", type=float, default=300.0, help="how long to wait for log and topics, seconds")
 
 
@@ -20,5 +23,5 @@ def main(args: argparse.Namespace) -> int:
 
     run = config.load(args.file)
     recipe.compose(run)
-    remote.start(run, make_topics=args.topics == "create", timeout_s=args.timeout, say=print)
+    remote.start(run, make_topics=args.topics == "create", timeout_s=args.timeout, say=print, replicas=args.replicas)
     return 0

@@ -7,7 +7,7 @@ import argparse
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dir", nargs="?", help="run directory: show what its topics hold")
-    parser.add_argument("--acls", action="store_true", help="print the least rights per service")
+    parser.add_argument("--acls", action="store_true", help="print the least rights per service; NAME*: a prefix")
     parser.add_argument("--json", action="store_true", help="print name, partitions and Kafka settings of each as JSON")
     parser.add_argument("--prefix", default="sluice", help="topic prefix, for --acls")
     parser.add_argument("--run", default="demo", help="run, for --acls")
@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
         kept = "newest per key" if topic.compacted else "until trimmed" if topic.retention_s is None else _hours(topic)
         row = [topic.name, ", ".join(topic.nouns), topic.key, kept]
         if held is None:
-            row += [", ".join(topic.writers), ", ".join(topic.readers)]
+            row += [", ".join(topic.writers), ", ".join((*topic.readers, topics.OPERATOR))]
         else:
             row.append(f"{held[topic.name]:,}" if topic.name in held else "")
         table.add_row(*row)
@@ -74,9 +74,6 @@ def _acls(names) -> int:
     from pipeline.topics import OPERATOR, SERVICES, rights
 
     for service in (*SERVICES, OPERATOR):
-        for topic, right in rights(service):
-            print(f"{service:13} {right:5} topic {names.topic(topic)}")
-        print(f"{service:13} read  group {names.own(service)}")
-        print(f"{service:13} write transactional-id {names.own(service)}*")
-        print(f"{service:13} write transactional-id {names.own('status.')}*")
+        for operation, kind, name in rights(service, names):
+            print(f"{service:13}{operation:>7} {kind} {name}")
     return 0

@@ -81,7 +81,7 @@ def register(log: Log, names: Names, run: Run, say: Callable[[str], None]) -> in
                 f"prompt {prompt.prompt_id!r} is registered with another text; accepted: the same text, or a new id"
             )
     fresh = [prompt for prompt in prompts if prompt.prompt_id not in known]
-    writer = log.writer(names.own("cli.prompts"))
+    writer = log.writer(names.own("operator.prompts"))
     for first in range(0, len(fresh), PER_TRANSACTION):
         with writer.transaction() as transaction:
             for prompt in fresh[first : first + PER_TRANSACTION]:

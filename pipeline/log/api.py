@@ -65,13 +65,15 @@ class TopicConfig:
     """A topic to create.
 
     `compacted`: only the newest record of a key is sure to be kept; an empty value is a tombstone.
-    `retention_s`: records older than this may go; None keeps them until they are trimmed.
+    `retention_s`: records older than this may go; None keeps them until they are trimmed. `replicas`: brokers that keep
+    a copy; 0 is the cluster's default, and a file has no more than one.
     """
 
     name: str
     partitions: int
     compacted: bool = False
     retention_s: float | None = None
+    replicas: int = 0
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -14,7 +14,7 @@ from kafka.protocol.consumer import IsolationLevel
 
 from pipeline.errors import LogUnavailable, UserError
 from pipeline.log.api import TopicConfig
-from pipeline.log.checks import refuse_other_partitions, refuse_topic, refuse_trim
+from pipeline.log.checks import refuse_other_partitions, refuse_replicas, refuse_topic, refuse_trim
 from pipeline.log.kafka_client import answering
 
 T = TypeVar("T")
@@ -154,12 +154,18 @@ def kafka_config(config: TopicConfig) -> dict[str, str]:
     return COMPACTED if config.retention_s is None else kept | COMPACTED | {"cleanup.policy": "compact,delete"}
 
 
+def _wanted(config: TopicConfig) -> dict[str, Any]:
+    copies = {"replication_factor": config.replicas} if config.replicas else {}
+    return {"num_partitions": config.partitions, "configs": kafka_config(config)} | copies
+
+
 def _create(admin: KafkaAdminClient, missing: Sequence[TopicConfig]) -> None:
-    wanted = {config.name: {"num_partitions": config.partitions, "configs": kafka_config(config)} for config in missing}
     try:
-        admin.create_topics(wanted)
+        admin.create_topics({config.name: _wanted(config) for config in missing})
     except kafka_errors.TopicAlreadyExistsError:
         return  # another process was quicker; its number of partitions is checked afterwards
+    except kafka_errors.InvalidReplicationFactorError as error:
+        refuse_replicas(missing[0], len(admin.describe_cluster()["brokers"]), error)
     except ValueError as error:
         if "ConfigSourceType" not in str(error):  # raised after the topic exists, by brokers that leave a field out
             raise

@@ -202,6 +202,7 @@ class GenerationHandler:
             self._tickets.pop(key, None)
             self._finish(token, made)
 
+        self.meter.observe("sluice_generation_lag_versions", self.versions.lag)
         ticket = self.desk.open(request, finish)
         self._tickets[key] = ticket
         if len(ticket.made) == len(ticket.jobs):  # it finished before it was entered

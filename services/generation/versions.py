@@ -41,6 +41,11 @@ class Versions:
         """Newest version it knows of: announced, or named by a request."""
         return self.post.worker.newest
 
+    @property
+    def lag(self) -> int:
+        """How many versions behind the newest it knows of it samples; 0 before it knows of any."""
+        return max(0, (self.newest or 0) - (self.applied or 0))
+
     def heard(self, version: int) -> None:
         """There is such a version."""
         self.post.tell(Announced(version))

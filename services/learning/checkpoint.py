@@ -94,6 +94,12 @@ def prune(root: Path, named: Sequence[str], keep: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def newest_step(root: Path) -> int:
+    """The highest step of the directories here, whether a log names them or not; 0 when there are none."""
+    names = [path.name for path in _folders(root) if not path.name.startswith(ASIDE)]
+    return max((int(name.split("-")[1]) for name in names), default=0)
+
+
 def _folders(root: Path) -> Iterable[Path]:
     wanted = ("step-", ASIDE)
     return [path for path in root.iterdir() if path.is_dir() and path.name.startswith(wanted)] if root.is_dir() else []

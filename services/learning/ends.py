@@ -15,11 +15,14 @@ TERMINAL = {
     Ending.ENDING_ABORTED: (Fate.FATE_DROPPED, "aborted"),
 }
 """Endings after which there is nothing to check: fate, and the reason where the rollout gives none."""
+HARD, EASY = 1 / 3, 2 / 3
+"""Mean pass rates below which a prompt is called hard, and above which easy."""
+BELIEVED = ("hard", "medium", "easy", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end of one requested rollout. `attempt` is 0 when none came; `difficulty` is the belief's mean at issue."""
+    """The end of one requested rollout. `attempt` is 0 when none came; `difficulty`: the belief's mean, if any."""
 
     request_id: str
     index: int
@@ -28,13 +31,20 @@ class End:
     reason: str
     uses: int
     prompt_id: str
-    difficulty: float
+    difficulty: float | None
     tokens: int
 
     @property
     def trained(self) -> bool:
         """Was it trained on?"""
         return self.fate == Fate.FATE_TRAINED
+
+    @property
+    def believed(self) -> str:
+        """What the prompt was believed to be when it was asked for: a metric's label."""
+        if self.difficulty is None:
+            return "unknown"
+        return "hard" if self.difficulty < HARD else "easy" if self.difficulty > EASY else "medium"
 
     def drop(self) -> training_pb2.Drop:
         """What is said at once of one that was not trained on."""

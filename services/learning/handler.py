@@ -26,7 +26,7 @@ from pathlib import Path
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from pipeline.errors import LogUnavailable, Retryable
+from pipeline.errors import LogUnavailable, Retryable, UserError
 from pipeline.failpoint import reach
 from pipeline.log.api import Log, Position, Send
 from pipeline.stage import Decoded
@@ -110,7 +110,7 @@ class LearningHandler:
         self._ready_since = time.monotonic()
         self._try_again_at = 0.0
         self._issued: int | None = None
-        self._stop_wanted = self._save_wanted = False
+        self._stop_wanted = self._save_wanted = self._may_not_trim = False
 
     # The stage's contract.
 
@@ -295,9 +295,18 @@ class LearningHandler:
         self.version = publication.version
         below = self.publisher.announced(manifest)
         if below is not None:
-            with suppress(LogUnavailable):  # it is trimmed after the next version instead
-                self.log.trim(*below)
+            self._trim(*below)
         self.publisher.sweep()
+
+    def _trim(self, topic: str, partition: int, before: int) -> None:
+        """Forget weights that no chain begins with. Who may not is told so once, and the topic grows."""
+        try:
+            with suppress(LogUnavailable):  # it is trimmed after the next version instead
+                self.log.trim(topic, partition, before)
+        except UserError as error:
+            if not self._may_not_trim:
+                logger.warning("old weights stay: %s; `sluice topics --acls` prints the right to delete them", error)
+            self._may_not_trim = True
 
     def _notice(self, now_ms: int) -> Transactions:
         if self.ledger.untold and now_ms - self._noticed_ms >= self.settings.notice_every_ms:

@@ -12,7 +12,7 @@ from sluice.v1 import training_pb2
 
 @dataclass
 class Ledger:
-    """Stamps ends with (epoch, step). `dropped`, `trained`: counts since the start.
+    """Stamps ends with (epoch, step). `dropped`, by reason and what was believed, and `trained`: since the start.
 
     A drop is stamped when it is told, with the step that tells it: so a rewind takes back both or neither.
     """
@@ -20,7 +20,7 @@ class Ledger:
     epoch: int = 0
     step: int = 0
     outcomes: list[training_pb2.Outcome] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     trained: int = 0
     noticed: list[training_pb2.Drop] = field(default_factory=list)
     """Told in notices since the last step: a rewind to that step takes their places back, so they are told again."""
@@ -33,7 +33,7 @@ class Ledger:
                 self.trained += 1
                 self.outcomes.append(end.outcome(self.epoch, self.step))
             else:
-                self.dropped[end.reason] += 1
+                self.dropped[end.reason, end.believed] += 1
                 self._untold.append(end)
 
     def begin(self, epoch: int, step: int, noticed: Iterable[training_pb2.Drop] = ()) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pipeline import records
+from pipeline.errors import UserError
 from pipeline.lineage import Lineage
 from pipeline.log.api import Log, Record, read_all, read_batches
 from pipeline.topics import Names
@@ -42,7 +43,10 @@ class Beginning:
 
 
 def find(log: Log, names: Names, root: Path) -> Beginning:
-    """Read the log and the checkpoint folder. Raises `Damaged` when there are checkpoints and none verifies."""
+    """Read the log and the checkpoint folder.
+
+    Raises `Damaged` when there are checkpoints and none verifies, `UserError` when the folder is of another log.
+    """
     checkpoints = _nouns(log, names.topic("checkpoints"), training_pb2.Checkpoint)
     manifests = _nouns(log, names.topic("weights-manifest"), weights_pb2.WeightManifest)
     manifest = max(manifests, key=lambda one: one.version, default=None)
@@ -53,12 +57,22 @@ def find(log: Log, names: Names, root: Path) -> Beginning:
     if chosen is None:
         if damaged:
             raise Damaged(f"no checkpoint of this run can be loaded: {'; '.join(damaged)}")
+        _refuse_another_log(root)
         return Beginning(epoch, manifest=manifest)
     # A newer checkpoint that is damaged, now or at an earlier start, named outcomes that this one does not know.
     fell_back = any(one.step > chosen.step for one in checkpoints)
     taken = _outcomes_until(log, names, chosen.step, epoch) if fell_back else ()
     named = tuple(one.uri for one in candidates if one.step <= chosen.step)
     return Beginning(epoch, chosen, state, manifest, named, tuple(damaged), taken)
+
+
+def _refuse_another_log(root: Path) -> None:
+    """A log names a checkpoint before the first step: one that names none never saw the steps that lie here."""
+    if step := checkpoint.newest_step(root):
+        raise UserError(
+            f"{str(root)!r} holds a checkpoint of step {step} and the log names none: it is not the log of this run; "
+            "accepted: an address of that log, or another run directory"
+        )
 
 
 def in_force(checkpoints: Iterable[training_pb2.Checkpoint]) -> list[training_pb2.Checkpoint]:

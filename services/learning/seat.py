@@ -65,7 +65,7 @@ class Seat:
             reason=reason,
             uses=self.uses,
             prompt_id=self.request.prompt_id,
-            difficulty=self.request.belief.mean,
+            difficulty=self.request.belief.mean if self.request.HasField("belief") else None,
             tokens=sum(len(call.tokens) for call in rollout.calls),
         )
         self.rollout = self.verdict = None

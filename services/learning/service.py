@@ -24,6 +24,7 @@ from services.learning import model as policy
 from services.learning.account import StepResult
 from services.learning.assembler import Assembler
 from services.learning.door import Door
+from services.learning.ends import BELIEVED
 from services.learning.export import export
 from services.learning.group import Group
 from services.learning.handler import LearningHandler, Settings
@@ -53,7 +54,8 @@ class Measured:
         self.vocabulary = trainer.model.get_input_embeddings().num_embeddings
         meter.add("sluice_learning_rollouts_total", 0.0)
         for reason in ALARMING:  # also where there are none, so that the first one is a rise
-            meter.add("sluice_learning_drops_total", 0.0, reason=reason)
+            for believed in BELIEVED:
+                meter.add("sluice_learning_drops_total", 0.0, reason=reason, difficulty=believed)
 
     def refuses(self, group: Group) -> str:
         """Why a closed group is not worth a place in a batch; empty keeps it.
@@ -120,7 +122,7 @@ class LearningService:
         self._draining_since_ms = 0
         self._anchors_wanted: Counter[tuple[str, int]] = Counter()
         self._last_step = -1
-        self._dropped: Counter[str] = Counter()
+        self._dropped: Counter[tuple[str, str]] = Counter()
         self._checkpoint: training_pb2.Checkpoint | None = None
         self.crew = self._muster(trainer)  # last: whoever cannot be built needs no others
 
@@ -251,8 +253,8 @@ class LearningService:
 
     def _measure(self) -> None:
         handler, meter = self.handler, self.context.meter
-        for reason, count in (handler.ledger.dropped - self._dropped).items():
-            meter.add("sluice_learning_drops_total", count, reason=reason)
+        for (reason, believed), count in (handler.ledger.dropped - self._dropped).items():
+            meter.add("sluice_learning_drops_total", count, reason=reason, difficulty=believed)
         self._dropped = Counter(handler.ledger.dropped)
         if handler.checkpoint is not self._checkpoint:
             self._checkpoint = handler.checkpoint

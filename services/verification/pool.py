@@ -17,9 +17,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.errors import UserError
 from services.verification import finding, worker
 from services.verification.finding import Finding
 from services.verification.slot import START_S, Slot, Task, WorkerProcess
@@ -30,11 +31,42 @@ PARKED_S = 5.0
 """A slot that was opened for a while is closed when it has had nothing to do for so long."""
 
 
-def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may use: its affinity, and a container's quota (cgroup v2), at least 1."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most, _, period = quota.read_text().partition(" ") if quota.is_file() else ("max", "", "")
-    return here if most == "max" else max(1, min(here, int(most) // int(period)))
+CPUS = "SLUICE_CPUS"
+"""The cores that a container asked for, where it has no quota: without it, each of a node's would get a worker."""
+A_WORKER_BYTES = 64 << 20
+"""Of a container's limit, for each worker. One that has checked mathematics holds 16 MiB of its own: the rest is for
+the service, for the fork server (25 MiB) and for checks that grow. Not the 512 MiB by which a check may: that is for
+one that runs wild, and a limit of 2 GiB would then allow four workers."""
+
+
+def cores(cgroup: Path = Path("/sys/fs/cgroup"), environment: Mapping[str, str] = os.environ) -> int:
+    """Cores that this process may use, at least 1: `SLUICE_CPUS` of them, or its affinity.
+
+    No more than a container's quota, and no more than its memory has room for a worker each (cgroup v2).
+    Raises `UserError`.
+    """
+    quota, period = _limit(cgroup / "cpu.max")
+    memory, _ = _limit(cgroup / "memory.max")
+    bounds = [quota // period] if quota else []
+    bounds += [memory // A_WORKER_BYTES] if memory else []
+    return max(1, min([_told(environment) or _here(), *bounds]))
+
+
+def _told(environment: Mapping[str, str]) -> int:
+    told = environment.get(CPUS, "")
+    if told and not (told.isascii() and told.isdigit() and int(told)):
+        raise UserError(f"{CPUS} is {told!r}; accepted: a whole number of cores, 1 or more")
+    return int(told or 0)
+
+
+def _here() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _limit(file: Path) -> tuple[int, int]:
+    """A cgroup's limit, and the period that it is for; 0 where there is none."""
+    most, _, period = file.read_text().strip().partition(" ") if file.is_file() else ("max", "", "")
+    return (0, 1) if most == "max" else (int(most), int(period or 1))
 
 
 class Pool:

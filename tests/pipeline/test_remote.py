@@ -50,9 +50,36 @@ def test_another_run_of_the_same_name_is_refused_before_anything_is_written(shar
     assert {topic: shared.bounds(topic) for topic in shared.topics("")} == before
 
 
+def test_a_run_goes_on_where_its_kafka_got_another_broker_and_another_name(shared, tmp_path):
+    start(a_run(log="kafka://a:9092,b:9092"))
+    moved = a_run(log="kafka://bootstrap.other:9093,b:9092,c:9092")
+    assert "run far may begin" in start(moved)
+    RunDir.make(tmp_path / "dir", a_run(log="kafka://a:9092,b:9092"))
+    directory = RunDir.make(tmp_path / "dir", moved)
+    assert directory.run().log == "kafka://bootstrap.other:9093,b:9092,c:9092"
+    remote.wait_for_start(directory, 0.0, print)
+
+
+def test_a_run_on_kafka_never_goes_on_in_a_file_nor_the_other_way(tmp_path):
+    kinds = ("embedded", "kafka://a:9092")
+    for name, (old, new) in (("one", kinds), ("other", kinds[::-1])):
+        RunDir.make(tmp_path / name, a_run(log=old))
+        with pytest.raises(UserError, match="log was '.*', is '.*'; accepted: the old value, or another run"):
+            RunDir.make(tmp_path / name, a_run(log=new))
+
+
 def test_topics_that_somebody_else_makes_are_waited_for_by_name(shared):
     with pytest.raises(NotReady, match="topics prompts, requests"):
         start(a_run(), make_topics=False)
+
+
+def test_topics_are_made_with_the_replicas_that_are_asked_for(shared, monkeypatch):
+    asked = []
+    monkeypatch.setattr("pipeline.log.embedded.EmbeddedLog.create", lambda self, topics: asked.extend(topics))
+    for replicas in (0, 3):
+        with pytest.raises(UserError, match="is not on the log"):
+            remote.start(a_run(), True, 0.0, print, replicas)
+    assert [one.replicas for one in asked] == [0] * len(TOPICS) + [3] * len(TOPICS)
 
 
 def test_a_topic_that_nobody_leads_yet_is_waited_for(shared, monkeypatch):

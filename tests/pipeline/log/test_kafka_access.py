@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from kafka.admin import UserScramCredentialUpsertion
 
 from pipeline.log import TopicConfig
 from pipeline.log.kafka import KafkaLog
+from pipeline.topics import Names
+from pipeline.view import Watcher
 
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT)]
 from tests.kafka.secure import PASSWORDS, Broker  # noqa: E402
 from tests.pipeline.canaries import CANARY, all_that_is_said, by_tls, canaries_in, secrets, sluice  # noqa: E402
+from tests.pipeline.log import rights  # noqa: E402
 from tests.pipeline.log.patience import until_it_answers  # noqa: E402
 
 pytestmark = [pytest.mark.long, pytest.mark.kafka]
@@ -47,14 +51,26 @@ def signing_in(site: Broker, tmp_path: Path, user: str, word: str) -> dict[str, 
     }
 
 
-def begin(site: Broker, tmp_path: Path, user: str, word: str, authority: str = "", timeout: int = 90):
+def begin(site: Broker, tmp_path: Path, user: str, word: str, authority: str = "", timeout: int = 90,
+          run: str = "demo", more: Sequence[str] = ()):  # fmt: skip
     """`sluice start` as this user."""
-    run = tmp_path / "run.yaml"
-    run.write_text(f"run: demo\nlog: kafka://{site.servers}\n{SMALL}\n")
+    file = tmp_path / "run.yaml"
+    file.write_text(f"run: {run}\nlog: kafka://{site.servers}\n{SMALL}\n")
     environment = signing_in(site, tmp_path, user, word)
     if authority:
         environment["SLUICE_KAFKA_SSL_CAFILE"] = authority
-    command = [sys.executable, "-W", "ignore", "-m", "pipeline.cli", "start", str(run), "--timeout", str(timeout)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "pipeline.cli",
+        "start",
+        str(file),
+        "--timeout",
+        str(timeout),
+        *more,
+    ]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=280, check=False
     )
@@ -66,6 +82,14 @@ def test_the_right_user_begins_a_run_over_tls(site, tmp_path):
     done = begin(site, tmp_path, "sluice", PASSWORDS["sluice"], timeout=200)
     assert done.returncode == 0, done.stderr
     assert "run demo may begin" in done.stdout
+
+
+def test_more_replicas_than_brokers_and_fewer_than_none_are_refused(site, tmp_path):
+    for replicas, said in ((2, "is 2 and 1 broker is there; accepted: at most 1"), (-1, "is -1; accepted: 0, the")):
+        asked = [f"--replicas={replicas}"]
+        done = begin(site, tmp_path, "sluice", PASSWORDS["sluice"], timeout=200, run="many", more=asked)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert f"replicas of 'sluice.many.prompts' {said}" in done.stderr
 
 
 def test_a_wrong_password_is_told_from_a_broker_that_is_away(site, tmp_path):
@@ -143,3 +167,41 @@ def test_a_service_with_a_canary_in_every_secret_says_none_of_them(site, tmp_pat
         change_password(site, "sluice", PASSWORDS["sluice"])
     assert "sluice.canary.workers" in said
     assert canaries_in(said, environment) == []
+
+
+def look_until(log: KafkaLog, names: Names, condition, folder: Path, seconds: float = 150.0) -> None:
+    """Wait for a view of the run; fails with what the services said."""
+    watcher = until_it_answers(lambda: Watcher(log, names))
+    deadline = time.monotonic() + seconds
+    while not condition(until_it_answers(lambda: watcher.look(0.2))):
+        said = "\n".join(f"{one.name}: {one.read_text()[-1500:]}" for one in folder.glob("*.log"))
+        assert time.monotonic() < deadline, said
+    watcher.close()
+
+
+def test_a_job_runs_from_start_to_audit_under_the_rights_that_are_printed(site, tmp_path):
+    rights.give(site.here, "least")
+    users = {}
+    for user in rights.USERS:
+        (tmp_path / f"{user}.secret").mkdir()
+        users[user] = signing_in(site, tmp_path / f"{user}.secret", user, rights.WORD)
+    operator = users[rights.OPERATOR]
+    file, directory = rights.run_file(tmp_path / "run.yaml", site.servers, "least"), str(tmp_path / "operator")
+    log, names = KafkaLog(site.here), Names("sluice", "least")
+
+    def done(*command: str) -> None:
+        ended = rights.sluice(*command, env=operator)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    done("start", str(file))
+    done("prepare", str(file), "--dir", directory)
+    with rights.services(file, tmp_path, users):
+        look_until(log, names, lambda view: view.step >= 3, tmp_path)
+        done("eval", directory, "--prompts", "4", "--samples", "1")
+        done("stop", directory, "--timeout", "120")
+    done("audit", directory)
+    done("audit", f"kafka://{site.servers}/least")
+    done("topics", directory)
+    assert log.bounds(names.topic("weights"))[0][0] > 0, "old weights are trimmed"
+    assert sum(end for _, end in log.bounds(names.topic("dead-letters")).values()) == 0
+    log.close()

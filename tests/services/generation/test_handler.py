@@ -106,6 +106,16 @@ def test_every_rollout_and_token_is_counted_once_however_often_it_is_published(h
     assert values["sluice_generation_response_tokens_sum"] == tokens
 
 
+def test_the_lag_of_every_request_that_is_begun_is_counted(handler):
+    handler.take(request("even"), token=1)
+    handler.take(request("behind", version_at_issue=7), token=2)
+    handler.take(request("late", deadline_ms=1), token=3)
+    done(handler, 3)
+    values = handler.meter.values()
+    name = "sluice_generation_lag_versions"
+    assert (values[f"{name}_count"], values[f"{name}_sum"]) == (2, 0 + 2)
+
+
 def test_a_request_that_is_delivered_again_is_answered_with_nothing(handler):
     handler.take(request(), token=1)
     assert len(done(handler)[0].outputs) == 3

@@ -3,6 +3,7 @@
 import pytest
 
 from services.learning.assembler import EARLY_KEPT, Assembler
+from services.learning.ledger import Ledger
 from tests.services.learning.assembling import (
     DEADLINE_MS,
     GRACE_MS,
@@ -142,6 +143,26 @@ def test_a_drain_hands_out_no_group_of_the_members_it_comes_to_last():
     reader.assembler.drain("drained")
     assert reader.assembler.closed() == [] and len(reader.assembler.ends()) == 3
     assert reader.assembler.idle
+
+
+def test_drops_are_counted_by_reason_and_by_what_was_believed_of_their_prompt():
+    reader, ledger = Reader(), Ledger()
+    for name, mean in (("a", 0.1), ("b", 0.25), ("c", 0.5), ("d", 0.9)):
+        one = request(name, group_id=name)
+        one.belief.mean = mean
+        reader.read(one)
+    nothing = request("e", group_id="e")
+    nothing.ClearField("belief")
+    assembler = reader.read(nothing)
+    assembler.expire(DEADLINE_MS + GRACE_MS + 1)
+    ledger.enter(assembler.ends())
+    assert ledger.dropped == {
+        ("no_rollout", "hard"): 2,
+        ("no_rollout", "medium"): 1,
+        ("no_rollout", "easy"): 1,
+        ("no_rollout", "unknown"): 1,
+    }
+    assert [round(drop.difficulty, 2) for drop in ledger.tell()] == [0.1, 0.25, 0.5, 0.9, 0.0]
 
 
 def test_what_was_trained_on_stays_trained_whatever_ends_it():

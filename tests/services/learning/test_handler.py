@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import records, weights
 from pipeline.audit import audit_log
+from pipeline.errors import UserError
 from pipeline.stage import Decoded
 from services.learning import checkpoint
 from services.learning.checkpoint import Damaged
@@ -300,3 +301,24 @@ def test_outcomes_are_named_also_when_no_step_is_ever_made(tmp_path, monkeypatch
     follower.close()
     assert world.handler.step == 0 and len(world.handler.ledger.outcomes) < 60
     assert len(world.held("outcomes")) > 40 and audited(world).clean
+
+
+def test_a_run_directory_with_steps_is_refused_on_a_log_that_never_saw_them(tmp_path):
+    World(tmp_path).run()
+    (tmp_path / "log.sqlite").unlink()
+    another = World(tmp_path)
+    with pytest.raises(UserError, match="a checkpoint of step 8 and the log names none: it is not the log of this run"):
+        another.run()
+    assert another.held("checkpoints") == another.held("weights-manifest") == []
+
+
+def test_a_learner_that_may_not_trim_goes_on_and_says_so_once(tmp_path, monkeypatch, caplog):
+    def refuse(self, topic, partition, before):
+        tried.append(before)
+        raise UserError("log kafka://k:1 refuses this user: TopicAuthorizationFailedError: it asked for DeleteRecords")
+
+    tried: list[int] = []
+    monkeypatch.setattr("pipeline.log.embedded.EmbeddedLog.trim", refuse)
+    world = World(tmp_path).run()
+    assert world.handler.finished and len(tried) > 1
+    assert len([one for one in caplog.records if "old weights stay" in one.message]) == 1

@@ -21,9 +21,9 @@ def test_a_group_with_a_token_that_the_model_does_not_have_is_refused():
 def test_what_an_alert_waits_for_is_counted_from_0_before_the_first_step():
     meter = Meter("learning", "test")
     Measured(Trainer(tiny_model(), load_recipe("rloo"), 8), meter, "float32")
-    drops = 'sluice_learning_drops_total{{reason="{}"}}'.format
-    names = (drops("stale"), drops("nan_step"), "sluice_learning_rollouts_total")
-    assert [meter.values().get(name) for name in names] == [0, 0, 0]
+    drops = 'sluice_learning_drops_total{{difficulty="{1}",reason="{0}"}}'.format
+    names = [drops(reason, of) for reason in ("stale", "nan_step") for of in ("hard", "medium", "easy", "unknown")]
+    assert [meter.values().get(name) for name in (*names, "sluice_learning_rollouts_total")] == 9 * [0]
 
 
 def test_a_checkpoint_that_was_loaded_is_as_old_as_its_files(tmp_path):

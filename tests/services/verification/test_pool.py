@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from pipeline.errors import UserError
 from services.verification.pool import Pool, cores
 from services.verification.worker import Job
 
@@ -208,8 +209,23 @@ def test_one_worker_checks_thousands_of_words_a_second():
         pool.close()
 
 
-@pytest.mark.parametrize(("quota", "most"), [("max 100000", 10**6), ("100000 100000", 1), ("50000 100000", 1)])
-def test_a_containers_quota_bounds_the_cores(tmp_path, quota, most):
+@pytest.mark.parametrize(
+    ("quota", "told", "most"), [("max 100000", 48, 48), ("300000 100000", 48, 3), ("50000 100000", 48, 1)]
+)
+def test_a_container_has_the_cores_it_asked_for_and_no_more_than_its_quota(tmp_path, quota, told, most):
     (tmp_path / "cpu.max").write_text(quota + "\n")
-    assert 1 <= cores(tmp_path / "cpu.max") <= most
-    assert cores(tmp_path / "none") == len(os.sched_getaffinity(0))
+    assert cores(tmp_path, {"SLUICE_CPUS": str(told)}) == most
+    assert cores(tmp_path, {}) == min(most, len(os.sched_getaffinity(0)))
+    assert cores(tmp_path / "none", {"SLUICE_CPUS": ""}) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(("memory", "most"), [("max", 96), (str(2 << 30), 32), (str(1 << 30), 16), (str(32 << 20), 1)])
+def test_a_containers_memory_bounds_the_workers_64_mb_for_each(tmp_path, memory, most):
+    (tmp_path / "memory.max").write_text(memory + "\n")
+    assert cores(tmp_path, {"SLUICE_CPUS": "96"}) == most
+
+
+@pytest.mark.parametrize("told", ["0", "-2", "1.5", "two", "²"])
+def test_a_number_of_cores_that_is_none_is_refused(tmp_path, told):
+    with pytest.raises(UserError, match=f"SLUICE_CPUS is '{told}'; accepted: a whole number of cores, 1 or more"):
+        cores(tmp_path, {"SLUICE_CPUS": told})
