@@ -46,6 +46,10 @@ def test_the_hook_goes_by_itself_and_keeps_its_name():
     assert (name(one), one["spec"]["ttlSecondsAfterFinished"]) == ("r-sluice-start", 3600)
 
 
+def test_a_start_that_fails_says_why_in_what_helm_install_says():
+    assert job(BROKER)["metadata"]["annotations"]["helm.sh/hook-output-log-policy"] == "hook-failed"
+
+
 @pytest.mark.parametrize("manage", ["job", "none"])
 def test_the_start_hook_has_an_account_that_is_there_before_it_and_gone_with_it(manage):
     annotations = {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/sluice"}
