@@ -52,7 +52,6 @@ BOUNDS: dict[str, Any] = {
     "kafka.tls.certKey": KEY_OR_EMPTY,
     "kafka.tls.keyKey": KEY_OR_EMPTY,
     "topics.manage": {"enum": ["job", "strimzi", "none"]},
-    "topics.strimzi.replicas": POSITIVE,
     "topics.strimzi.cluster": NAME,
     "topics.strimzi.namespace": NAME,
     "serviceAccount.name": NAME,

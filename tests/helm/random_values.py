@@ -61,7 +61,11 @@ def random_values(seed: int) -> dict[str, Any]:
             "run": draw.choice(["demo", "a-long-name-of-a-run-that-is-still-allowed", "2024", "on", "1e5"]),
             "max_lag": draw.randint(0, 8),
         },
-        "topics": {"manage": draw.choice(["job", "none", "strimzi"]), "strimzi": {"cluster": "main"}},
+        "topics": {
+            "manage": draw.choice(["job", "none", "strimzi"]),
+            "strimzi": {"cluster": "main"},
+            "replicas": draw.choice([0, 3]),
+        },
         "networkPolicy": {
             "enabled": coin(0.8),
             "modelHub": coin(),
@@ -88,7 +92,11 @@ def random_values(seed: int) -> dict[str, Any]:
             values["kafka"]["tls"] |= {"certKey": "tls.crt", "keyKey": "tls.key"}
     if coin():
         mechanism = draw.choice(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-        values["kafka"]["sasl"] = {"mechanism": mechanism, "existingSecret": "sluice-kafka"}
+        values["kafka"]["sasl"] = {
+            "mechanism": mechanism,
+            "existingSecret": "sluice-kafka",
+            "username": draw.choice(["", "1e5"]),
+        }
     if coin():
         values["doors"]["tls"] = {"existingSecret": "doors", "serverName": "sluice", "allow": {"admin": ["ops", "sre"]}}
     if coin():

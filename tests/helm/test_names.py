@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import kubernetes_validate
@@ -11,6 +12,7 @@ from tests.helm.chart import BROKER, NEWEST, OLDEST, STRIMZI, attempt, name, of,
 
 LONG = "reinforcement-learning-of-mathematics-on-the"
 PAIRS = [("rl", "rl-sluice"), (f"{LONG}-one", f"{LONG}-two"), ("a", "b"), ("2024", "sluice-2024"), ("a.b", "a-b")]
+DASHBOARDS = {"monitoring": {"dashboards": {"enabled": True}}}
 LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -71,3 +73,11 @@ def test_what_looks_like_a_number_or_a_truth_stays_text(text):
 def test_a_run_whose_name_no_label_takes_is_refused(field):
     done = attempt(BROKER | {"run": {field: "a-"}})
     assert done.returncode != 0 and f"run.{field}" in done.stderr.replace("/", ".")
+
+
+def test_a_dashboards_file_is_called_as_no_other_charts_is():
+    # Grafana's sidecar puts the boards of all charts in one folder, each under its key.
+    boards = [one for one in of(render(BROKER | DASHBOARDS), "ConfigMap") if "-dashboard-" in name(one)]
+    keys = [key for one in boards for key in one["data"]]
+    assert "sluice-overview.json" in keys and len(set(keys)) == len(keys) == len(boards)
+    assert all(key == json.loads(one["data"][key])["uid"] + ".json" for one in boards for key in one["data"])

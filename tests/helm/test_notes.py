@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from pipeline.commands import eval as evaluation
-from tests.helm.chart import BROKER, STRIMZI, notes
+from tests.helm.chart import BROKER, STRIMZI, notes, of, render
 
 
 def asked(said: str) -> argparse.Namespace:
@@ -45,3 +45,12 @@ def test_who_gives_rights_by_annotation_is_told_of_both_accounts(tmp_path):
     values = BROKER | {"run": {"claims": "s3://b/f"}, "serviceAccount": {"annotations": {"role": "r"}}}
     assert "account r-sluice and has r-sluice-start: trust both." in notes(values, tmp_path / "hook")
     assert "trust both" not in notes(values | {"topics": STRIMZI["topics"]}, tmp_path / "release")
+
+
+def test_the_test_that_they_tell_of_prints_the_doctors_words_before_its_pod_goes(tmp_path):
+    # `helm test --logs` asks for the log of a pod that hook-succeeded has deleted, and fails whenever all is well.
+    (told,) = [line for line in notes(BROKER, tmp_path).splitlines() if "helm test" in line]
+    assert told.split("  ")[-1].strip() == "helm test r --namespace rl --timeout 10m"
+    (doctor,) = of(render(BROKER), "Pod")
+    annotations = doctor["metadata"]["annotations"]
+    assert annotations["helm.sh/hook-output-log-policy"] == "hook-succeeded,hook-failed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,35 @@ def test_the_doctor_of_helm_test_waits_for_the_doors():
     (doctor,) = of(render(CHART / "examples/laptop.yaml"), "Pod")
     command = doctor["spec"]["containers"][0]["command"]
     assert "--wait=300" in command and sum(one.startswith("--door=") for one in command) == len(SERVICES)
+
+
+def cpus(**resources: dict[str, Any]) -> dict[str, Any]:
+    """Where verification has its SLUICE_CPUS from; empty where it is not told."""
+    given = BROKER | {"verification": {"resources": {"requests": {}, "limits": {"memory": "2Gi"}} | resources}}
+    (spec,) = [spec for _, labels, spec in pods(render(given)) if component(labels) == "verification"]
+    found = [one["valueFrom"] for one in spec["containers"][0]["env"] if one["name"] == "SLUICE_CPUS"]
+    return found[0]["resourceFieldRef"] if found else {}
+
+
+def test_there_are_as_many_checkers_as_the_pod_has_cpus_and_not_the_node():
+    # On 192 CPUs they would be 193 processes, and a pod of 2Gi out of memory.
+    assert cpus(requests={"cpu": "1500m"}) == {"resource": "requests.cpu", "divisor": "1"}
+    both = {"requests": {"cpu": 1}, "limits": {"cpu": 2, "memory": "2Gi"}}
+    assert cpus(**both) == {"resource": "limits.cpu", "divisor": "1"}
+    assert cpus(requests={"cpu": None}) == {}  # of a request that is taken back Kubernetes would say 0
+    told = {component(labels) for _, labels, spec in pods(render(BROKER)) if "SLUICE_CPUS" in environment(spec)}
+    assert told == {"verification"}
+
+
+@pytest.mark.parametrize("values", [BROKER, STRIMZI], ids=["hook", "release"])
+def test_the_start_and_the_doctor_may_be_placed_where_there_is_no_other_node(values):
+    place = {
+        "nodeSelector": {"pool": "small"},
+        "tolerations": [{"key": "pool", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+    }
+    placed = {component(labels): spec for _, labels, spec in pods(render(values | {"start": place}))}
+    for who, spec in placed.items():
+        wanted = place if who in ("start", "doctor") else {}
+        assert {field: spec[field] for field in place if field in spec} == wanted, who

@@ -175,7 +175,7 @@ def test_more_ranks_and_what_is_no_concern_of_its_pods_leave_the_cluster(change)
 def test_a_pod_of_it_gets_no_secret_no_run_file_and_nothing_of_kafka():
     everything = {
         "kafka": BROKER["kafka"] | {"sasl": {"mechanism": "PLAIN", "existingSecret": "user"}},
-        "doors": {"tls": {"existingSecret": "doors"}, "tokens": {"existingSecret": "tokens"}},
+        "doors": {"tls": {"existingSecret": "doors", "serverName": "sluice"}, "tokens": {"existingSecret": "tokens"}},
         "model": {"tokenSecret": "hub", "cache": {"existingClaim": "models"}},
         "tracing": {"endpoint": "http://collector:4317"},
     }
@@ -247,5 +247,5 @@ def test_who_asks_for_no_token_is_told_what_ray_does(tmp_path, enabled, told):
     assert "Ray runs what it is told and asks nobody who he is." in said and told in said
     assert "get rayclusters,pods -l app.kubernetes.io/instance=r,app.kubernetes.io/component=ray" in said
     assert "asks nobody" not in notes(
-        values(tokenSecret="ray") | policy | {"doors": {"tls": {"existingSecret": "d"}}}, tmp_path / "token"
+        values(tokenSecret="ray") | policy | {"doors": {"tokens": {"existingSecret": "d"}}}, tmp_path / "token"
     )

@@ -13,6 +13,12 @@ def kafka(**more: Any) -> dict[str, Any]:
     return {"kafka": BROKER["kafka"] | more}
 
 
+def engine(parts: int, gpus: int) -> dict[str, Any]:
+    limits = {"memory": "8Gi"} | ({"nvidia.com/gpu": gpus} if gpus else {})
+    run = {"generation": {"engine": "vllm", "tensor_parallel": parts}}
+    return {"run": run, "generation": {"resources": {"limits": limits}}}
+
+
 REFUSED = {
     "a password without its secret": (
         kafka(sasl={"mechanism": "PLAIN"}),
@@ -45,6 +51,15 @@ REFUSED = {
         "difficulty.preStopSeconds is 90 with terminationGracePeriodSeconds of 60; accepted: up to 50, which leaves "
         "10 s to end in",
     ),
+    "a certificate of the doors without a name to expect": (
+        BROKER | {"doors": {"tls": {"existingSecret": "d"}}},
+        "doors.tls.serverName is empty with doors.tls.existingSecret d; accepted: a name in its certificate, as pods "
+        "call each other by addresses that no certificate can hold",
+    ),
+    "an engine over more GPUs than its pod has": (
+        BROKER | engine(parts=4, gpus=1),
+        "generation has 1 GPUs and run.generation.tensor_parallel is 4; accepted: a GPU for each part",
+    ),
     "a Ray cluster for a learner of one rank": (
         BROKER | {"learning": {"ray": {"enabled": True}}},
         "learning.ray.enabled is true and run.learning.ranks is 1; accepted: two ranks or more, of which the first "
@@ -68,8 +83,10 @@ def test_two_values_that_do_not_go_together_are_refused_in_one_sentence(which):
         kafka(tls={"enabled": True}),
         BROKER | {"generation": {"autoscaling": {"enabled": True, "min": 8, "max": 8}}},
         BROKER | {"difficulty": {"preStopSeconds": 50}},
+        BROKER | engine(parts=4, gpus=4),
+        BROKER | engine(parts=4, gpus=0),
     ],
-    ids=["client certificate", "authority of the system", "min is max", "10 s are left"],
+    ids=["client certificate", "authority of the system", "min is max", "10 s are left", "a GPU each", "GPUs unsaid"],
 )
 def test_what_just_goes_together_is_taken(values):
     assert attempt(values).returncode == 0

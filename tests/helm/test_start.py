@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests.helm.chart import BROKER, CHART, STRIMZI, job, name, of, render
@@ -14,6 +17,7 @@ CHANGES = {
     "tracing": {"tracing": {"endpoint": "http://collector:4317"}},
     "secret": {"doors": {"tokens": {"existingSecret": "tokens"}}},
     "resources": {"start": {"resources": {"limits": {"memory": "3Gi"}}}},
+    "place": {"start": {"nodeSelector": {"pool": "small"}}},
     "extraEnv": {"verification": {"extraEnv": [{"name": "A", "value": "b"}]}},
     "security": {"security": {"runAsUser": 20000}},
     "run": {"run": {"max_lag": 7}},
@@ -46,6 +50,10 @@ def test_the_hook_goes_by_itself_and_keeps_its_name():
     assert (name(one), one["spec"]["ttlSecondsAfterFinished"]) == ("r-sluice-start", 3600)
 
 
+def test_a_start_that_fails_says_why_in_what_helm_install_says():
+    assert job(BROKER)["metadata"]["annotations"]["helm.sh/hook-output-log-policy"] == "hook-failed"
+
+
 @pytest.mark.parametrize("manage", ["job", "none"])
 def test_the_start_hook_has_an_account_that_is_there_before_it_and_gone_with_it(manage):
     annotations = {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/sluice"}
@@ -73,3 +81,26 @@ def test_an_account_that_the_chart_does_not_make_is_the_start_jobs_too(values, g
     (start,) = of(objects, "Job")
     assert of(objects, "ServiceAccount") == []
     assert start["spec"]["template"]["spec"]["serviceAccountName"] == used
+
+
+@pytest.mark.parametrize(("copies", "told"), [(0, []), (3, ["--replicas=3"])])
+def test_the_topics_have_as_many_copies_as_are_asked_for_whoever_makes_them(copies, told):
+    made = {manage: given(manage, copies) for manage in ("job", "none", "strimzi")}
+    assert {manage: flags(values) for manage, values in made.items()} == {"job": told, "none": [], "strimzi": []}
+    topics = of(render(made["strimzi"]), "KafkaTopic")
+    assert {topic["spec"].get("replicas", 0) for topic in topics} == {copies}
+
+
+def given(manage: str, copies: int) -> dict[str, Any]:
+    return BROKER | {"topics": {"manage": manage, "replicas": copies, "strimzi": {"cluster": "main"}}}
+
+
+def flags(values: dict[str, Any] | Path) -> list[str]:
+    """How many copies the start is told to make."""
+    command = job(values)["spec"]["template"]["spec"]["containers"][0]["command"]
+    return [one for one in command if one.startswith("--replicas")]
+
+
+@pytest.mark.parametrize("example", ["several-nodes", "spot-rollout-fleet"])
+def test_an_example_with_three_brokers_keeps_three_copies(example):
+    assert flags(CHART / f"examples/{example}.yaml") == ["--replicas=3"]

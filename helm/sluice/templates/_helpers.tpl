@@ -141,7 +141,13 @@ capabilities: {drop: [ALL]}
 {{- if $sasl }}
 - {name: SLUICE_KAFKA_SASL_MECHANISM, value: {{ $sasl }}}
 - name: SLUICE_KAFKA_SASL_USERNAME
-  valueFrom: {secretKeyRef: {name: {{ .Values.kafka.sasl.existingSecret | quote }}, key: {{ .Values.kafka.sasl.usernameKey | quote }}}}
+  {{- with .Values.kafka.sasl }}
+  {{- if .username }}
+  value: {{ quote .username }}
+  {{- else }}
+  valueFrom: {secretKeyRef: {name: {{ quote .existingSecret }}, key: {{ quote .usernameKey }}}}
+  {{- end }}
+  {{- end }}
 - {name: SLUICE_KAFKA_SASL_PASSWORD_FILE, value: {{ printf "/etc/sluice-kafka-sasl/%s" .Values.kafka.sasl.passwordKey | quote }}}
 {{- end }}
 {{- if .Values.doors.tls.existingSecret }}
@@ -204,6 +210,19 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if .Values.doors.tokens.existingSecret }}
 - {name: tokens, secret: {secretName: {{ .Values.doors.tokens.existingSecret | quote }}, defaultMode: 0440}}
+{{- end }}
+{{- end -}}
+
+{{/* Where a pod may go, and before whom. */}}
+{{- define "sluice.placement" -}}
+{{- with .priorityClassName }}
+priorityClassName: {{ quote . }}
+{{- end }}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" }}
+{{- with index $ $field }}
+{{ $field }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 {{- end -}}
 

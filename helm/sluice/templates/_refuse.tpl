@@ -10,6 +10,9 @@
 {{- if and $kafka.tls.certKey (not $kafka.tls.existingSecret) -}}
 {{- fail (printf "kafka.tls.certKey is %q and kafka.tls.existingSecret is empty; accepted: the name of the secret that holds it" $kafka.tls.certKey) -}}
 {{- end -}}
+{{- if and .Values.doors.tls.existingSecret (not .Values.doors.tls.serverName) -}}
+{{- fail (printf "doors.tls.serverName is empty with doors.tls.existingSecret %s; accepted: a name in its certificate, as pods call each other by addresses that no certificate can hold" .Values.doors.tls.existingSecret) -}}
+{{- end -}}
 {{- $root := . -}}
 {{- range $service := list "generation" "verification" "difficulty" "learning" -}}
 {{- $values := index $root.Values $service -}}
@@ -22,7 +25,17 @@
 {{- fail (printf "%s.preStopSeconds is %d with terminationGracePeriodSeconds of %d; accepted: up to %d, which leaves 10 s to end in" $service (int64 $values.preStopSeconds) (int64 $values.terminationGracePeriodSeconds) $most) -}}
 {{- end -}}
 {{- end -}}
+{{- include "sluice.refuseEngine" . -}}
 {{- include "sluice.refuseRanks" . -}}
+{{- end -}}
+
+{{/* An engine that spreads its model has a GPU for each part. */}}
+{{- define "sluice.refuseEngine" -}}
+{{- $gpus := dig "limits" "nvidia.com/gpu" 0 .Values.generation.resources | int -}}
+{{- $parts := dig "generation" "tensor_parallel" 1 .Values.run | int -}}
+{{- if and $gpus (lt $gpus $parts) -}}
+{{- fail (printf "generation has %d GPUs and run.generation.tensor_parallel is %d; accepted: a GPU for each part" $gpus $parts) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Ranks and GPUs. With Ray, the chart's or one that the run file names, only rank 0 is in the learner's pod. */}}
