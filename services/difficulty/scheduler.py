@@ -92,8 +92,8 @@ class Scheduler:
         self._new_ignored: Counter[str] = Counter()
         self._new_seen: list[tuple[list[rollout_pb2.Verdict], list[str]]] = []
         self._refused_prompts: set[tuple[str, bytes]] = set()
-        self._asked: int | None = None
-        """Prompts that `preview` has answered, counted on from the outcomes that there were at the first question."""
+        self._asked = 0
+        """Prompts that `preview` has answered; a new process goes on from those before the newest outcomes."""
         self.outcomes_told = 0
         """What the records restored from say of all outcomes; `store.outcomes` is less when some are missing."""
         self.gate_known = False
@@ -244,11 +244,9 @@ class Scheduler:
     def preview(self, n: int) -> list[difficulty_pb2.Choice]:
         """What a program that reads no requests is to try next; beliefs, gate and requests stay as they are.
 
-        Each answer goes on where the one before it ended, with or without news, and a new process goes on from how
-        many outcomes there are. `UserError` when it cannot choose `n`.
+        Each answer goes on where the one before it ended, with or without news, and a new process goes on from where
+        it was at the newest outcomes. `UserError` when it cannot choose `n`.
         """
-        if self._asked is None:
-            self._asked = self.store.outcomes
         # What is in flight is not avoided: without a generation to serve it, it would never be tried at all.
         view = self.store.view(self._rows(), (), self._asked, self.seed, self.turn())
         places = self.sampler(view, n, np.random.default_rng([self.seed, ASKED, self._asked]))
@@ -306,6 +304,7 @@ class Scheduler:
         self._undo.append(self.store.clean())
         gate = self.gate.to_record()
         gate.outcomes, self._applied_told = self._written.outcomes, self.applied
+        gate.asked = self._asked if len(rows_N) else self._written.asked  # a question alone writes nothing
         records: list[Any] = list(self._posteriors(rows_N))
         if gate != self._written:
             gate.outcomes = self.store.outcomes
@@ -374,6 +373,7 @@ class Scheduler:
                 self._written.ClearField("applied")
                 self.gate_known = True
         self.store.settle_before(self._written.epoch)
+        self._asked = self._written.asked
         self._become(self._written)
         self.store.clean()
         self.calibration.clear()
