@@ -251,12 +251,13 @@ class Scheduler:
         view = self.store.view(self._rows(), (), self._asked, self.seed, self.turn())
         places = self.sampler(view, n, np.random.default_rng([self.seed, ASKED, self._asked]))
         self._asked += len(places)
-        chosen, score_N = view.take(places), self.scores(view, places)
+        chosen, (score_N, _) = view.take(places), self.scores(view, places)
         counts = self.budget(chosen, max(len(places) * self.budget.typical, 0))
+        prompt_ids = map(self.store.rows.id_of, view.rows_P[places].tolist())
         return [
             difficulty_pb2.Choice(prompt_id=prompt_id, rollouts=count, belief=self.belief(chosen, place), score=score)
             for place, (prompt_id, count, score) in enumerate(
-                zip(map(self.store.rows.id_of, view.rows_P[places].tolist()), counts.tolist(), score_N, strict=True)
+                zip(prompt_ids, counts.tolist(), score_N.tolist(), strict=True)
             )
         ]
 
@@ -264,12 +265,14 @@ class Scheduler:
         """The step that curricula go by: without a learner, how often its outcomes would have filled a batch."""
         return self.gate.step or self.store.outcomes // self.gate.batch_rollouts
 
-    def scores(self, view: View, places: np.ndarray) -> list[float]:
-        """The sampler's scores of these places, each among the same prompts: all, or these and a part of many."""
+    def scores(self, view: View, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(the sampler's scores of these places, those of what they are compared with): all, or a part of many."""
         if len(view) <= COMPARED:
-            return self.sampler.score(view.all())[places].tolist()
+            score_P = self.sampler.score(view.all())
+            return score_P[places], score_P
         others = np.random.default_rng(self.seed).integers(len(view), size=COMPARED)
-        return self.sampler.score(view.take(np.concatenate([places, others])))[: len(places)].tolist()
+        score_P = self.sampler.score(view.take(np.concatenate([places, others])))
+        return score_P[: len(places)], score_P[len(places) :]
 
     # State.
 

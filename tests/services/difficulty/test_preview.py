@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline import parts
 from services.difficulty.explain import explain
 from services.difficulty.sampler.curriculum_stages import CurriculumStages
 from services.difficulty.sampler.uniform import Uniform
@@ -55,6 +56,18 @@ def told(scheduler, prompt_ids, tries=1):
     records = scheduler.changed()
     scheduler.committed()
     return records
+
+
+@pytest.mark.parametrize(
+    ("sampler", "scores"), [("uniform", [1 / 2, 1 / 2]), ("difficulty_pools", None), ("spo_prioritised", None)]
+)
+def test_a_prompt_is_explained_by_the_score_that_it_is_chosen_by(sampler, scores):
+    scheduler = build(prompts=2, sampler=parts.load("difficulty.sampler", sampler))
+    told(scheduler, ["p0"], tries=3)
+    chosen = {choice.prompt_id: choice.score for choice in scheduler.preview(2)}
+    explained = {prompt_id: explain(scheduler, prompt_id).score for prompt_id in chosen}
+    assert explained == chosen and sum(chosen.values()) == pytest.approx(1)
+    assert scores is None or [chosen["p0"], chosen["p1"]] == scores
 
 
 @pytest.mark.parametrize("sampler", [None, Uniform()])
