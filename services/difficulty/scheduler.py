@@ -25,7 +25,7 @@ from google.protobuf.message import Message
 from pipeline.errors import UserError
 from pipeline.evidence import IMPOSSIBLE
 from pipeline.gate import Gate
-from services.difficulty.calibration import Calibration
+from services.difficulty.calibration import Calibration, Door, at_the_door
 from services.difficulty.index import Index
 from services.difficulty.requests import refuse_for_training, request_seed
 from services.difficulty.seen import REDEFINED, REFUSED, RESERVED, Versions
@@ -90,7 +90,7 @@ class Scheduler:
         self._initial = self._written = self._previous = self.gate.to_record()
         self._undo: list[Past] = []
         self._new_ignored: Counter[str] = Counter()
-        self._new_seen: list[tuple[list[rollout_pb2.Verdict], list[str]]] = []
+        self._new_seen: list[tuple[list[rollout_pb2.Verdict], list[str], Door]] = []
         self._refused_prompts: set[tuple[str, bytes]] = set()
         self._asked = 0
         """Prompts that `preview` has answered; a new process goes on from those before the newest outcomes."""
@@ -111,11 +111,12 @@ class Scheduler:
                 self._count(self._apply(noun))
 
     def _verdicts(self, verdicts: list[rollout_pb2.Verdict]) -> None:
+        door = at_the_door(self.store, verdicts)
         reasons = self.store.apply_verdicts(verdicts, self.versions, self.prompts.has)
         if any(reasons):
             self._new_ignored.update(filter(None, reasons))
             self.refused += [(v, why) for v, why in zip(verdicts, reasons, strict=True) if why in REFUSED]
-        self._new_seen.append((verdicts, reasons))
+        self._new_seen.append((verdicts, reasons, door))
 
     def _apply(self, noun: Message) -> str:
         match noun:
@@ -292,8 +293,8 @@ class Scheduler:
         del self.refused[: self._told]
         self._told = 0
         self.ignored.update(self._new_ignored)
-        for verdicts, reasons in self._new_seen:
-            self.calibration.add(verdicts, reasons)
+        for seen in self._new_seen:
+            self.calibration.add(*seen)
         self._new_ignored, self._new_seen = Counter(), []
 
     def refusals(self) -> list[tuple[Message, str]]:
