@@ -30,6 +30,7 @@ from panels import (
 )
 
 INFRA = 'outcome="infra_error"'
+OBSERVED, PREDICTED = 'of="observed"', 'of="predicted"'
 STALE = 'reason="stale"'
 TRAINED = rate("sluice_learning_rollouts_total")
 
@@ -246,6 +247,14 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
                 "Mean squared distance of a predicted pass rate from the outcome; saying one half always gets 0.25.",
                 "short",
                 gauge("sluice_difficulty_brier_ratio"),
+            ),
+            one(
+                "Calibration by tenth",
+                "Observed less predicted pass rate, by tenth of the predicted; above 0: better than was believed.",
+                "short",
+                f"{gauge('sluice_difficulty_pass_rate_ratio', 'bin', OBSERVED)}"
+                f" - {gauge('sluice_difficulty_pass_rate_ratio', 'bin', PREDICTED)}",
+                "{{bin}}",
             ),
             Panel(
                 "Restore",

@@ -118,8 +118,15 @@ METRICS: tuple[Metric, ...] = (
         "sluice_difficulty_informative_share",
         GAUGE,
         "ratio",
-        "Groups with both answers: as expected, as seen.",
+        "Groups with both answers, by those rollouts that had an outcome: as expected, as seen.",
         ("of",),
+    ),
+    Metric(
+        "sluice_difficulty_pass_rate_ratio",
+        GAUGE,
+        "ratio",
+        "Mean pass rate of outcomes by tenth of the predicted one: predicted, observed.",
+        ("of", "bin"),
     ),
     # Learning.
     Metric("sluice_learning_step", GAUGE, "steps", "Optimiser steps done."),

@@ -32,6 +32,7 @@ from pipeline.door import Probe, listen, make_server
 from pipeline.errors import Fenced, LogUnavailable, Poison, UserError
 from pipeline.life import Life
 from pipeline.log.api import Log, Record
+from pipeline.log.expiring import Expiring
 from pipeline.metrics import Meter
 from pipeline.rundir import RunDir
 from pipeline.stage import Stage, end_of
@@ -100,8 +101,8 @@ class Ports:
     advertise: str = ""
 
 
-def serve(service: str, path: str, worker_id: str, ports: Ports) -> int:
-    """Run a service until it is told to end; returns the exit code."""
+def serve(service: str, path: str, worker_id: str, ports: Ports, alone: bool = False) -> int:
+    """Run a service until it is told to end; returns the exit code. `alone`: nobody else lets its log forget."""
     threading.excepthook = _end_with_a_thread
     if service not in SERVICES:
         raise UserError.choice("the service", service, SERVICES)
@@ -116,7 +117,7 @@ def serve(service: str, path: str, worker_id: str, ports: Ports) -> int:
         Meter(service, worker_id),
         Life(),
     )
-    process = Process(context, ports)
+    process = Process(context, ports, alone)
     signal.signal(signal.SIGTERM, lambda *_: context.life.leave("SIGTERM"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's: it drains the run
     return process.run()
@@ -134,8 +135,9 @@ def _end_with_a_thread(died: threading.ExceptHookArgs) -> None:
 class Process:
     """A service's door and threads."""
 
-    def __init__(self, context: Context, ports: Ports) -> None:
+    def __init__(self, context: Context, ports: Ports, alone: bool = False) -> None:
         self.context = context
+        self.expire = Expiring(context.log) if alone else None
         self.service: Service | None = None
         self.health = health.HealthServicer()
         self.probe = None if ports.probe is None else Probe(ports.probe)
@@ -262,6 +264,8 @@ class Process:
             try:
                 with writer.transaction() as transaction:
                     transaction.sends.append(records.encode(topic, f"{me}@{status.started_ms}", status))
+                if self.expire is not None:
+                    self.expire()
             except (LogUnavailable, Fenced) as error:
                 log.warning("status not written: %s", error)
             if last:

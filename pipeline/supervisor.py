@@ -24,6 +24,7 @@ from pipeline.client import Client
 from pipeline.data.register import held_out, register
 from pipeline.errors import NotReady, Retryable, SluiceError, UserError
 from pipeline.evaluate import Plan, evaluate
+from pipeline.log.expiring import Expiring
 from pipeline.processes import RAY_S, Processes
 from pipeline.rundir import RunDir
 from pipeline.scalars import Scalars
@@ -32,8 +33,6 @@ from sluice.v1 import control_pb2
 
 READY_S = 300.0
 DRAIN_S = 600.0
-EXPIRE_EVERY_S = 30.0
-"""Between two times that retention and compaction are applied to an embedded log."""
 Phase = control_pb2.Phase
 ANSWERING = (control_pb2.WORKER_STATE_SERVING, control_pb2.WORKER_STATE_STALE, control_pb2.WORKER_STATE_DRAINED)
 """States in which a worker's door answers."""
@@ -59,7 +58,7 @@ class Supervisor:
         self.names = self.dir.names()
         self.log = self.dir.open_log()
         self._evaluating: threading.Thread | None = None
-        self._expired_at = time.monotonic()
+        self._expire = Expiring(self.log)
         self.scalars: Scalars | None = None
         self._next_evaluation = self.run.evaluate.every
 
@@ -117,9 +116,7 @@ class Supervisor:
         if self.scalars is not None:
             self.scalars.write(view)
         self.show(view)
-        if time.monotonic() - self._expired_at > EXPIRE_EVERY_S:
-            self._expired_at = time.monotonic()
-            self.log.expire()
+        self._expire()
         return view
 
     def _prepare(self) -> None:

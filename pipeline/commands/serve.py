@@ -31,4 +31,4 @@ def main(args: argparse.Namespace) -> int:
         threading.Thread(target=end_with, args=(args.parent,), daemon=True).start()
     worker_id = args.worker_id or f"{args.service}-{os.getpid()}"
     ports = Ports(args.address, args.metrics_port, args.probe_port, args.advertise)
-    return serve(args.service, args.dir, worker_id, ports)
+    return serve(args.service, args.dir, worker_id, ports, alone=not args.parent)

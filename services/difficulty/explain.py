@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from services.difficulty.scheduler import COMPARED, Scheduler
+from services.difficulty.scheduler import Scheduler
 from sluice.v1 import difficulty_pb2
 
 
 def explain(scheduler: Scheduler, prompt_id: str) -> difficulty_pb2.ExplainResponse:
-    """The prompt's state, belief, score and standing. `KeyError` when it is unknown.
-
-    Among more than `COMPARED` prompts it is compared with as many at random.
-    """
+    """The prompt's state, belief, score as `Next` tells it, and standing. `KeyError` when it is unknown."""
     view = scheduler.view()
     row = scheduler.store.rows[prompt_id]
     mine = np.flatnonzero(view.rows_P == row)
@@ -21,24 +18,22 @@ def explain(scheduler: Scheduler, prompt_id: str) -> difficulty_pb2.ExplainRespo
     if not len(mine):
         said = f"{prompt_id!r} is not registered to train on: it is never chosen"
         return difficulty_pb2.ExplainResponse(state=state, sampler=sampler, sentence=said)
-    many = len(view) > COMPARED
-    others = np.random.default_rng(0).integers(len(view), size=COMPARED) if many else np.arange(len(view))
-    states = view.take(np.concatenate([mine, others]))
-    score_P = scheduler.sampler.score(states)
-    below = float((score_P[1:] < score_P[0]).mean())
+    states = view.take(mine)
+    (score,), among_P = scheduler.scores(view, mine)
+    below = float((among_P < score).mean())
     belief, busy = scheduler.belief(states, 0), bool(states.busy_P[0])
     said = (
         f"believed to pass {belief.mean:.0%} of the time (worth {belief.effective_n:.1f} observations, "
-        f"{state.visits} outcomes seen); {sampler} scores it {score_P[0]:.4g}, above {below:.0%} of "
-        f"{len(others)} prompts{'; rollouts of it are in flight' if busy else ''}"
+        f"{state.visits} outcomes seen); {sampler} scores it {score:.4g}, above {below:.0%} of "
+        f"{len(among_P)} prompts{'; rollouts of it are in flight' if busy else ''}"
     )
     return difficulty_pb2.ExplainResponse(
         state=state,
         belief=belief,
         sampler=sampler,
-        score=float(score_P[0]),
+        score=float(score),
         percentile=below,
-        compared=len(others),
+        compared=len(among_P),
         busy=busy,
         sentence=said,
     )

@@ -27,7 +27,7 @@ from pipeline.data.prompts import REDEFINED, RESERVED
 from pipeline.errors import UserError
 from pipeline.evidence import IMPOSSIBLE
 from pipeline.gate import Gate
-from services.difficulty.calibration import Calibration
+from services.difficulty.calibration import Calibration, Door, at_the_door
 from services.difficulty.index import Index
 from services.difficulty.requests import refuse_for_training, request_seed
 from services.difficulty.seen import REFUSED, Versions
@@ -90,10 +90,10 @@ class Scheduler:
         self._initial = self._written = self._previous = self.gate.to_record()
         self._undo: list[Past] = []
         self._new_ignored: Counter[str] = Counter()
-        self._new_seen: list[tuple[list[rollout_pb2.Verdict], list[str]]] = []
+        self._new_seen: list[tuple[list[rollout_pb2.Verdict], list[str], Door]] = []
         self._refused_prompts: set[tuple[str, bytes]] = set()
-        self._asked: int | None = None
-        """Prompts that `preview` has answered, counted on from the outcomes that there were at the first question."""
+        self._asked = 0
+        """Prompts that `preview` has answered; a new process goes on from those before the newest outcomes."""
         self.outcomes_told = 0
         """What the records restored from say of all outcomes; `store.outcomes` is less when some are missing."""
         self.gate_known = False
@@ -111,11 +111,12 @@ class Scheduler:
                 self._count(self._apply(noun))
 
     def _verdicts(self, verdicts: list[rollout_pb2.Verdict]) -> None:
+        door = at_the_door(self.store, verdicts)
         reasons = self.store.apply_verdicts(verdicts, self.versions, self.prompts.has)
         if any(reasons):
             self._new_ignored.update(filter(None, reasons))
             self.refused += [(v, why) for v, why in zip(verdicts, reasons, strict=True) if why in REFUSED]
-        self._new_seen.append((verdicts, reasons))
+        self._new_seen.append((verdicts, reasons, door))
 
     def _apply(self, noun: Message) -> str:
         match noun:
@@ -244,30 +245,31 @@ class Scheduler:
     def preview(self, n: int) -> list[difficulty_pb2.Choice]:
         """What a program that reads no requests is to try next; beliefs, gate and requests stay as they are.
 
-        Each answer goes on where the one before it ended, with or without news, and a new process goes on from how
-        many outcomes there are. `UserError` when it cannot choose `n`.
+        Each answer goes on where the one before it ended, with or without news, and a new process goes on from where
+        it was at the newest outcomes. `UserError` when it cannot choose `n`.
         """
-        if self._asked is None:
-            self._asked = self.store.outcomes
         # What is in flight is not avoided: without a generation to serve it, it would never be tried at all.
         view = self.store.view(self._rows(), (), self._asked, self.seed)
         places = self.sampler(view, n, np.random.default_rng([self.seed, ASKED, self._asked]))
         self._asked += len(places)
-        chosen, score_N = view.take(places), self.scores(view, places)
+        chosen, (score_N, _) = view.take(places), self.scores(view, places)
         counts = self.budget(chosen, max(len(places) * self.budget.typical, 0))
+        prompt_ids = map(self.store.rows.id_of, view.rows_P[places].tolist())
         return [
             difficulty_pb2.Choice(prompt_id=prompt_id, rollouts=count, belief=self.belief(chosen, place), score=score)
             for place, (prompt_id, count, score) in enumerate(
-                zip(map(self.store.rows.id_of, view.rows_P[places].tolist()), counts.tolist(), score_N, strict=True)
+                zip(prompt_ids, counts.tolist(), score_N.tolist(), strict=True)
             )
         ]
 
-    def scores(self, view: View, places: np.ndarray) -> list[float]:
-        """The sampler's scores of these places, each among the same prompts: all, or these and a part of many."""
+    def scores(self, view: View, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(the sampler's scores of these places, those of what they are compared with): all, or a part of many."""
         if len(view) <= COMPARED:
-            return self.sampler.score(view.all())[places].tolist()
+            score_P = self.sampler.score(view.all())
+            return score_P[places], score_P
         others = np.random.default_rng(self.seed).integers(len(view), size=COMPARED)
-        return self.sampler.score(view.take(np.concatenate([places, others])))[: len(places)].tolist()
+        score_P = self.sampler.score(view.take(np.concatenate([places, others])))
+        return score_P[: len(places)], score_P[len(places) :]
 
     # State.
 
@@ -287,8 +289,8 @@ class Scheduler:
         del self.refused[: self._told]
         self._told = 0
         self.ignored.update(self._new_ignored)
-        for verdicts, reasons in self._new_seen:
-            self.calibration.add(verdicts, reasons)
+        for seen in self._new_seen:
+            self.calibration.add(*seen)
         self._new_ignored, self._new_seen = Counter(), []
 
     def refusals(self) -> list[tuple[Message, str]]:
@@ -302,6 +304,7 @@ class Scheduler:
         self._undo.append(self.store.clean())
         gate = self.gate.to_record()
         gate.outcomes, self._applied_told = self._written.outcomes, self.applied
+        gate.asked = self._asked if len(rows_N) else self._written.asked  # a question alone writes nothing
         records: list[Any] = list(self._posteriors(rows_N))
         if gate != self._written:
             gate.outcomes = self.store.outcomes
@@ -370,6 +373,7 @@ class Scheduler:
                 self._written.ClearField("applied")
                 self.gate_known = True
         self.store.settle_before(self._written.epoch)
+        self._asked = self._written.asked
         self._become(self._written)
         self.store.clean()
         self.calibration.clear()

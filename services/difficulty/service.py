@@ -19,6 +19,7 @@ from pipeline.serve import Context
 from pipeline.stage import Output
 from pipeline.ways import run_batch
 from services.difficulty.announced import Announced
+from services.difficulty.calibration import BINS
 from services.difficulty.door import Door
 from services.difficulty.handler import Handler
 from services.difficulty.rebuild import close_gap
@@ -27,14 +28,23 @@ from services.difficulty.snapshots import Snapshots
 from services.difficulty.telling import Teller
 from sluice.v1 import control_pb2, difficulty_pb2, difficulty_pb2_grpc, prompt_pb2, rollout_pb2
 
-GAUGES = {
-    "outstanding": "sluice_difficulty_outstanding",
-    "room": "sluice_difficulty_room",
-    "prompts": "sluice_difficulty_prompts",
-    "entropy_mean": "sluice_difficulty_entropy_nats",
-    "brier": "sluice_difficulty_brier_ratio",
-    "calibration_error": "sluice_difficulty_calibration_error_ratio",
+BELIEFS = ("solved", "hopeless", "informative", "unvisited")
+GAUGES: dict[str, tuple[str, dict[str, str]]] = {
+    "outstanding": ("sluice_difficulty_outstanding", {}),
+    "room": ("sluice_difficulty_room", {}),
+    "prompts": ("sluice_difficulty_prompts", {}),
+    "entropy_mean": ("sluice_difficulty_entropy_nats", {}),
+    "brier": ("sluice_difficulty_brier_ratio", {}),
+    "calibration_error": ("sluice_difficulty_calibration_error_ratio", {}),
+    **{f"informative_{of}": ("sluice_difficulty_informative_share", {"of": of}) for of in ("expected", "observed")},
+    **{f"share_{belief}": ("sluice_difficulty_believed_share", {"belief": belief}) for belief in BELIEFS},
+    **{
+        f"{of}_{place}": ("sluice_difficulty_pass_rate_ratio", {"of": of, "bin": str(place)})
+        for of in ("predicted", "observed")
+        for place in range(BINS)
+    },
 }
+"""Gauges by name, as metric and labels."""
 GAUGES_EVERY_S = 1.0
 
 
@@ -198,14 +208,9 @@ class DifficultyService:
     def _gauges(self) -> dict[str, float]:
         if time.monotonic() - self._shown_at > GAUGES_EVERY_S and self.handler.ready:
             self._shown, self._shown_at = self.handler.gauges(), time.monotonic()
-            for name, metric in GAUGES.items():
-                self.context.meter.set(metric, self._shown.get(name, 0.0))
-            for of in ("expected", "observed"):
-                share = self._shown.get(f"informative_{of}", 0.0)
-                self.context.meter.set("sluice_difficulty_informative_share", share, of=of)
-            for belief in ("solved", "hopeless", "informative", "unvisited"):
-                share = self._shown.get(f"share_{belief}", 0.0)
-                self.context.meter.set("sluice_difficulty_believed_share", share, belief=belief)
+            for name in GAUGES.keys() & self._shown.keys():  # of what is not known yet there is no value
+                metric, labels = GAUGES[name]
+                self.context.meter.set(metric, self._shown[name], **labels)
         return self._shown
 
     def _measure(self, outputs: list[Output]) -> None:

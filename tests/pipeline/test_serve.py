@@ -12,14 +12,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pipeline import config, topics
-from pipeline.log.api import Send
+from pipeline.log.api import Send, read_all
 from pipeline.rundir import RunDir
 from tests.bench.runs import ROOT, SPELL
 
 WORKER = """
 import sys, types
 from pipeline import serve
-serve.LIVE_S = 2.0
+from pipeline.log import expiring
+serve.LIVE_S, expiring.EVERY_S = 2.0, 0.5
 
 class Service:
     def __init__(self, context): self.context = context
@@ -30,7 +31,7 @@ class Service:
 
 sys.modules["services.verification.service"] = types.SimpleNamespace(build=Service)
 ports = serve.Ports("127.0.0.1:0", probe=int(sys.argv[2]))
-sys.exit(serve.serve("verification", sys.argv[1], "verification-0", ports))
+sys.exit(serve.serve("verification", sys.argv[1], "verification-0", ports, {alone}))
 """
 
 
@@ -48,11 +49,11 @@ def worker(directory):
     """Starts a worker whose status does this: (process, the port of its probe)."""
     started = []
 
-    def start(does: str) -> tuple[subprocess.Popen, int]:
+    def start(does: str, alone: bool = False) -> tuple[subprocess.Popen, int]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [sys.executable, "-c", WORKER.format(does=does), str(directory.path), str(port)]
+        command = [sys.executable, "-c", WORKER.format(does=does, alone=alone), str(directory.path), str(port)]
         started.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True))
         return started[-1], port
 
@@ -113,3 +114,15 @@ def test_a_control_record_that_cannot_be_read_ends_no_worker(directory, worker):
     assert not within(3, lambda: process.poll() is not None)
     process.kill()
     assert "offset 0 of `control` is passed over: Control record has schema version '99.0'" in process.communicate()[1]
+
+
+def test_a_service_that_is_served_alone_lets_its_log_forget(directory, worker):
+    log, topic = directory.open_log(), directory.names().topic("posterior")
+    writer = log.writer("somebody")
+    with writer.transaction() as transaction:
+        transaction.sends.extend(Send(topic, b"p0", b"%d" % number) for number in range(200))
+    writer.close()
+    process, _ = worker("self.context.meter.turned()", alone=True)
+    assert within(30, lambda: [record.value for record in read_all(log, topic)] == [b"199"])
+    assert process.poll() is None
+    log.close()

@@ -107,7 +107,7 @@ class OpenRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., places: _Optional[int] = ..., ended_at_step: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., prompt_id: _Optional[str] = ..., deadline_ms: _Optional[int] = ..., first_index: _Optional[int] = ...) -> None: ...
 
 class GateState(_message.Message):
-    __slots__ = ("issued_requests", "issued_rollouts", "open", "rng_json", "applied", "epoch", "step", "drawn", "version", "checkpoint_step", "outcomes")
+    __slots__ = ("issued_requests", "issued_rollouts", "open", "rng_json", "applied", "epoch", "step", "drawn", "version", "checkpoint_step", "outcomes", "asked")
     ISSUED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     ISSUED_ROLLOUTS_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +119,7 @@ class GateState(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_STEP_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
     issued_requests: int
     issued_rollouts: int
     open: _containers.RepeatedCompositeFieldContainer[OpenRequest]
@@ -130,4 +131,5 @@ class GateState(_message.Message):
     version: int
     checkpoint_step: int
     outcomes: int
-    def __init__(self, issued_requests: _Optional[int] = ..., issued_rollouts: _Optional[int] = ..., open: _Optional[_Iterable[_Union[OpenRequest, _Mapping]]] = ..., rng_json: _Optional[str] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., drawn: _Optional[int] = ..., version: _Optional[int] = ..., checkpoint_step: _Optional[int] = ..., outcomes: _Optional[int] = ...) -> None: ...
+    asked: int
+    def __init__(self, issued_requests: _Optional[int] = ..., issued_rollouts: _Optional[int] = ..., open: _Optional[_Iterable[_Union[OpenRequest, _Mapping]]] = ..., rng_json: _Optional[str] = ..., applied: _Optional[_Iterable[_Union[_training_pb2.Offset, _Mapping]]] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., drawn: _Optional[int] = ..., version: _Optional[int] = ..., checkpoint_step: _Optional[int] = ..., outcomes: _Optional[int] = ..., asked: _Optional[int] = ...) -> None: ...

@@ -2,8 +2,10 @@
 
 import pytest
 
+from pipeline import parts
 from services.difficulty.explain import explain
 from services.difficulty.sampler.curriculum_stages import CurriculumStages
+from services.difficulty.sampler.uniform import Uniform
 from sluice.v1 import rollout_pb2
 from tests.services.difficulty.schedulers import build
 
@@ -47,9 +49,46 @@ def test_without_a_learner_a_prompt_is_explained_by_the_stage_that_it_is_chosen_
     assert {name for name, score in scores.items() if score > 0} == {c.prompt_id for c in scheduler.preview(3)}
 
 
-def test_a_new_process_goes_on_asking_where_the_outcomes_are():
-    scheduler, again = build(), build()
-    first = [choice.prompt_id for choice in scheduler.preview(5)]
-    scheduler.observe([rollout_pb2.Verdict(prompt_id=p, outcome=1, accuracy=0.5, purpose=1) for p in first])
-    again.restore(scheduler.changed())
+def told(scheduler, prompt_ids, tries=1):
+    """So many outcomes of each; returns what they changed, committed."""
+    verdict = {"outcome": 1, "accuracy": 0.5, "purpose": 1}
+    scheduler.observe(rollout_pb2.Verdict(prompt_id=p, **verdict) for p in prompt_ids for _ in range(tries))
+    records = scheduler.changed()
+    scheduler.committed()
+    return records
+
+
+@pytest.mark.parametrize(
+    ("sampler", "scores"), [("uniform", [1 / 2, 1 / 2]), ("difficulty_pools", None), ("spo_prioritised", None)]
+)
+def test_a_prompt_is_explained_by_the_score_that_it_is_chosen_by(sampler, scores):
+    scheduler = build(prompts=2, sampler=parts.load("difficulty.sampler", sampler))
+    told(scheduler, ["p0"], tries=3)
+    chosen = {choice.prompt_id: choice.score for choice in scheduler.preview(2)}
+    explained = {prompt_id: explain(scheduler, prompt_id).score for prompt_id in chosen}
+    assert explained == chosen and sum(chosen.values()) == pytest.approx(1)
+    assert scores is None or [chosen["p0"], chosen["p1"]] == scores
+
+
+@pytest.mark.parametrize("sampler", [None, Uniform()])
+def test_a_new_process_goes_on_asking_where_the_outcomes_are(sampler):
+    scheduler, again = build(sampler=sampler), build(sampler=sampler)
+    again.restore(told(scheduler, [choice.prompt_id for choice in scheduler.preview(5)]))
     assert [c.prompt_id for c in again.preview(5)] == [c.prompt_id for c in scheduler.preview(5)]
+
+
+def test_a_pass_that_a_restart_interrupts_holds_every_prompt_once_however_often_each_was_tried():
+    scheduler, again = build(prompts=100, sampler=Uniform()), build(prompts=100, sampler=Uniform())
+    first = [choice.prompt_id for choice in scheduler.preview(10)]
+    again.restore(told(scheduler, first, tries=8))
+    assert again.changed() == []
+    assert len({*first, *(choice.prompt_id for choice in again.preview(90))}) == 100
+
+
+def test_an_input_that_comes_again_does_not_take_the_pass_back():
+    scheduler = build(prompts=10, sampler=Uniform())
+    first = [choice.prompt_id for choice in scheduler.preview(4)]
+    scheduler.observe([rollout_pb2.Verdict(prompt_id=first[0], outcome=1, accuracy=0.5, purpose=1)])
+    scheduler.changed()
+    scheduler.undo()
+    assert len({*first, *(choice.prompt_id for choice in scheduler.preview(6))}) == 10

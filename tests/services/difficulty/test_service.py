@@ -288,3 +288,21 @@ def test_a_restart_knows_what_the_one_before_it_wrote(place):
     held = [records.decode(record) for record in read_all(place.log, place.names.topic("posterior"))]
     assert max(noun.outcomes for noun in held if isinstance(noun, posterior_pb2.PosteriorState)) == 3
     assert dataclasses.asdict(second.scheduler.gate) == dataclasses.asdict(first.scheduler.gate)
+
+
+def test_a_gauge_has_no_value_before_it_is_known(place):
+    place.write("prompts", prompt("p0"))
+    service = place.start()
+    service.status(control_pb2.WorkerStatus())
+    found = service.context.meter.values()
+    assert found["sluice_difficulty_prompts"] == 1
+    assert not [name for name in found if "brier" in name or "calibration" in name or "informative_share" in name]
+    place.turn(service, verdict("p0"))
+    place.turn(service)
+    service._shown_at = 0.0
+    service.status(control_pb2.WorkerStatus())
+    found = service.context.meter.values()
+    assert found["sluice_difficulty_brier_ratio"] == 0.25
+    assert found['sluice_difficulty_pass_rate_ratio{bin="5",of="predicted"}'] == 0.5
+    assert found['sluice_difficulty_pass_rate_ratio{bin="5",of="observed"}'] == 1.0
+    assert not [name for name in found if "informative_share" in name]
