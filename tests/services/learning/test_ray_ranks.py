@@ -182,8 +182,8 @@ def test_ranks_train_on_the_kind_of_device_that_the_first_one_has_found():
     assert config.parse(json.loads(told)).model.device == "cuda"
 
 
-def test_a_knob_without_bound_is_as_unbounded_on_every_rank():
-    weight = {"weight": [{"name": "ppo_clip", "high": float("inf")}]}
+def test_an_infinite_knob_of_a_users_own_part_is_as_infinite_on_every_rank():
+    weight = {"weight": [{"name": "my_package:Mine", "high": float("inf")}]}
     one = recipe.load_recipe({"base": "grpo"} | weight)
     told = json.dumps(one.model_dump(mode="json"))
     assert recipe.Recipe.model_validate(json.loads(told)) == one
