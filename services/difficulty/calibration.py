@@ -25,8 +25,8 @@ from sluice.v1 import prompt_pb2, rollout_pb2
 BINS = 10
 OPEN_GROUPS = 65_536
 """Requests whose outcomes are waited for; the oldest is forgotten first."""
-LOOKED = 256
-"""Verdicts told at the door that one call compares at most: to compare all would cost a third of observing."""
+LOOKED = 32
+"""Verdicts told at the door that one call compares at most: to compare all 256 would cost a tenth of observing."""
 Door = list[tuple[int, float]]
 """(place of a verdict that was told at the door, mean that was believed of its prompt)."""
 
