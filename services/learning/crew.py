@@ -35,6 +35,8 @@ HERE = "127.0.0.1"
 PATIENCE_S = 1800.0
 """A rank that hears nothing from another for so long ends. Rank 0 speaks every minute, also where it waits."""
 END_S = 10.0
+LOST_S = 20.0
+"""A rank's connection ends before it is known that the rank has: on a Ray cluster by some seconds."""
 EXIT_WITHOUT_A_RANK = 4
 EXIT_REFUSED = 2
 """What a rank on another machine ends with, and the learner after it, for an error of the user's."""
@@ -95,6 +97,11 @@ class Crew:
     def forgo(self) -> None:
         """Rank 0 ends and says why itself: from here on it is nobody's fault when one of them ends."""
         self.dismissed.set()
+
+    def await_loss(self) -> None:
+        """After an error that may be a lost rank's: let a watcher end this process with the reason, if it is that."""
+        if not self.dismissed.is_set():
+            time.sleep(LOST_S)
 
     def end(self) -> None:
         """Wait for those that were dismissed; kill them otherwise, and when they do not end. Never raises."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ class Measured:
 
     def __init__(self, trainer: Trainer, meter: Meter, dtype: str) -> None:
         self.trainer, self.meter, self.dtype = trainer, meter, dtype
+        self.failed: Callable[[], None] = lambda: None
+        """Called where a step raises, before the error goes on."""
         self.vocabulary = trainer.model.get_input_embeddings().num_embeddings
         meter.add("sluice_learning_rollouts_total", 0.0)
         for reason in ALARMING:  # also where there are none, so that the first one is a rise
@@ -69,7 +71,11 @@ class Measured:
     def step(self, groups: Sequence[Group], version: int) -> StepResult:
         """One optimiser step."""
         begun = time.monotonic()
-        result = self.trainer.step(groups, version)
+        try:
+            result = self.trainer.step(groups, version)
+        except RuntimeError:
+            self.failed()
+            raise
         seconds = time.monotonic() - begun
         self.meter.worked(seconds)
         self.meter.observe("sluice_learning_step_seconds", seconds)
@@ -125,6 +131,8 @@ class LearningService:
         self._dropped: Counter[tuple[str, str]] = Counter()
         self._checkpoint: training_pb2.Checkpoint | None = None
         self.crew = self._muster(trainer)  # last: whoever cannot be built needs no others
+        if self.crew:
+            self.trainer.failed = self.crew.await_loss
 
     @property
     def finished(self) -> bool:

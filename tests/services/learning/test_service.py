@@ -3,6 +3,8 @@
 import os
 import time
 
+import pytest
+
 from pipeline.metrics import Meter
 from pipeline.recipe import load_recipe
 from services.learning.service import Measured, _written_at
@@ -30,3 +32,17 @@ def test_a_checkpoint_that_was_loaded_is_as_old_as_its_files(tmp_path):
     os.utime(tmp_path, (1000.0, 1000.0))
     assert _written_at(tmp_path) == 1000.0
     assert abs(_written_at(tmp_path / "pruned") - time.time()) < 60
+
+
+def test_a_step_whose_rank_is_gone_lets_the_watcher_speak_before_it_raises(monkeypatch):
+    trainer = Trainer(tiny_model(), load_recipe("rloo"), 8)
+    measured, heard = Measured(trainer, Meter("learning", "test"), "float32"), []
+    measured.failed = lambda: heard.append("a rank is gone")
+
+    def step(groups, version):
+        raise RuntimeError("Connection reset by peer")
+
+    monkeypatch.setattr(trainer, "step", step)
+    with pytest.raises(RuntimeError, match="Connection reset"):
+        measured.step([], 1)
+    assert heard == ["a rank is gone"]
