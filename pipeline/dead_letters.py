@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,20 @@ from pipeline.topics import Names
 from sluice.v1 import control_pb2, prompt_pb2
 
 Letter = control_pb2.DeadLetter
+
+
+def refused(topic: str, key: str, noun: Message, reason: str, service: str, now_ms: int) -> Letter:
+    """Of a noun that could be read and cannot be right: its content and why, for people to look at."""
+    return Letter(
+        topic=topic,
+        key=key.encode(),
+        value=noun.SerializeToString(),
+        error="Poison",
+        reason=reason,
+        service=service,
+        attempts=1,
+        written_ms=now_ms,
+    )
 
 
 def read(log: Log, names: Names) -> Iterator[Letter]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from pipeline import records
+from pipeline import dead_letters, records
 from pipeline.data.prompt import ACCEPTED_IDS
 from pipeline.errors import LogUnavailable
 from pipeline.log.api import Log
@@ -25,16 +25,7 @@ def dead_letter(prompt: prompt_pb2.Prompt, why: str, service: str, now_ms: int) 
         REDEFINED: f"prompt {prompt.prompt_id!r} is registered with another content; accepted: the same, or a new id",
         RESERVED: f"prompt id is {prompt.prompt_id!r}; accepted: {ACCEPTED_IDS}",
     }
-    return control_pb2.DeadLetter(
-        topic="prompts",
-        key=prompt.prompt_id.encode(),
-        value=prompt.SerializeToString(),
-        error="Poison",
-        reason=f"{why}: {said[why]}",
-        service=service,
-        attempts=1,
-        written_ms=now_ms,
-    )
+    return dead_letters.refused("prompts", prompt.prompt_id, prompt, f"{why}: {said[why]}", service, now_ms)
 
 
 class PromptCache:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from pipeline import dead_letters
 from pipeline.data import prompts
 from pipeline.data.prompt import GATE_KEY
 from pipeline.errors import OwnFault
@@ -112,13 +113,4 @@ def dead_letter(noun: Message, reason: str, versions: Versions | None, now_ms: i
         said = f"diversity is {', '.join(map(str, diversities(noun)))}; accepted: 0 to 1"
     else:
         said = f"accuracy is {noun.accuracy}; accepted: 0 to 1"
-    return control_pb2.DeadLetter(
-        topic="verdicts",
-        key=noun.prompt_id.encode(),
-        value=noun.SerializeToString(),
-        error="Poison",
-        reason=f"{reason}: {said}",
-        service="difficulty",
-        attempts=1,
-        written_ms=now_ms,
-    )
+    return dead_letters.refused("verdicts", noun.prompt_id, noun, f"{reason}: {said}", "difficulty", now_ms)

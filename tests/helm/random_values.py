@@ -50,6 +50,12 @@ def random_ray(draw: random.Random) -> dict[str, Any]:
     return {"resources": resources, "ray": ray}
 
 
+def random_sasl(draw: random.Random) -> dict[str, Any]:
+    """Who the pods are to Kafka."""
+    mechanism = draw.choice(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+    return {"mechanism": mechanism, "existingSecret": "sluice-kafka", "username": draw.choice(["", "1e5"])}
+
+
 def random_values(seed: int) -> dict[str, Any]:
     """A value set that the schema accepts."""
     draw = random.Random(seed)
@@ -91,12 +97,7 @@ def random_values(seed: int) -> dict[str, Any]:
         if values["kafka"]["tls"]["existingSecret"] and coin():
             values["kafka"]["tls"] |= {"certKey": "tls.crt", "keyKey": "tls.key"}
     if coin():
-        mechanism = draw.choice(["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-        values["kafka"]["sasl"] = {
-            "mechanism": mechanism,
-            "existingSecret": "sluice-kafka",
-            "username": draw.choice(["", "1e5"]),
-        }
+        values["kafka"]["sasl"] = random_sasl(draw)
     if coin():
         values["doors"]["tls"] = {"existingSecret": "doors", "serverName": "sluice", "allow": {"admin": ["ops", "sre"]}}
     if coin():
