@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+import torch
 from safetensors import safe_open
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -22,6 +23,10 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 BACKEND = "sluice"
 EXTENSION = f"{__name__}.WorkerExtension"
+
+# vLLM picks kernels with matrix tiles where the CPU has them and never asks Linux for leave, which a process needs: its
+# first step ended with SIGILL (seen with vLLM 0.32 in bfloat16).
+torch.cpu._init_amx()
 
 
 class WorkerExtension:
@@ -57,8 +62,6 @@ class FileWeightTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         """As the base class does, but waits for the device only where there is one."""
         self.receive_weights(self.parse_update_info(update_info))
         if self.device.type == "cuda":
-            import torch
-
             torch.cuda.synchronize(self.device)
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
