@@ -120,8 +120,13 @@ class Overheard(logging.Filter):
         """Remember the error in a line; the line itself is kept back where nobody asked for it."""
         for one in record.args if isinstance(record.args, tuple) else ():
             if isinstance(one, Exception) and not isinstance(one, kafka_errors.KafkaTimeoutError):
-                self._last, self._heard_at = one, time.monotonic()
+                self._remember(one)
         return not self.quiet
+
+    def _remember(self, error: Exception) -> None:
+        """The last try before a deadline may be cut short: that it had no time hides no reason known before."""
+        if self.latest() is None or not isinstance(error, kafka_errors.RequestTimedOutError):
+            self._last, self._heard_at = error, time.monotonic()
 
     def latest(self) -> Exception | None:
         """The newest of them; none when it is old: a password that was wrong for a while explains no later outage."""

@@ -54,5 +54,14 @@ def test_a_password_that_was_wrong_for_a_while_explains_no_later_outage(monkeypa
     assert isinstance(kafka_client.translated("k:1", CAME_TO_NOTHING), LogUnavailable)
 
 
+def test_a_last_try_that_had_no_time_left_hides_no_reason():
+    short = errors.RequestTimedOutError("Request timed out after 257 ms")
+    fails(short)
+    assert "257 ms" in str(kafka_client.translated("k:1", CAME_TO_NOTHING))
+    fails(errors.KafkaConnectionError("socket disconnected"))
+    fails(short)
+    assert "socket disconnected" in str(kafka_client.translated("k:1", CAME_TO_NOTHING))
+
+
 def test_where_nothing_was_overheard_the_error_itself_is_told():
     assert "Unable to bootstrap" in str(kafka_client.translated("k:1", CAME_TO_NOTHING))
