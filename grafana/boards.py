@@ -229,6 +229,12 @@ BOARDS: dict[str, tuple[str, tuple[Panel, ...]]] = {
             ),
             one("Entropy", "Mean of the posteriors, nats.", "short", gauge("sluice_difficulty_entropy_nats")),
             one("Requests", "A second.", "short", rate("sluice_difficulty_requests_total")),
+            Panel(
+                "Lag of outcomes",
+                "Versions behind the newest one heard of, of rollouts whose outcome is observed.",
+                "short",
+                quantiles("sluice_difficulty_lag_versions"),
+            ),
             one(
                 "Informative share",
                 "Groups with right and wrong answers, since difficulty started: as believed at issue, as came back.",

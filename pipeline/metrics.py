@@ -101,6 +101,14 @@ METRICS: tuple[Metric, ...] = (
     # Difficulty.
     Metric("sluice_difficulty_requests_total", COUNTER, "requests", "Requests issued."),
     Metric("sluice_difficulty_rollouts_requested_total", COUNTER, "rollouts", "Rollouts asked for."),
+    Metric(
+        "sluice_difficulty_lag_versions",
+        HISTOGRAM,
+        "versions",
+        "Versions behind the newest one heard of, of rollouts whose outcome is observed.",
+        (),
+        VERSIONS,
+    ),
     Metric("sluice_difficulty_outstanding", GAUGE, "rollouts", "Places held at the gate."),
     Metric("sluice_difficulty_room", GAUGE, "rollouts", "Places free at the gate."),
     Metric("sluice_difficulty_prompts", GAUGE, "prompts", "Prompts known."),

@@ -152,12 +152,19 @@ class DifficultyService:
         if self._unknown(nouns):  # its prompt may have been registered a moment ago, further down its topic
             for prompts in self.prompts.batches(wait=True):
                 self._news += prompts
+        lags = self._lags(nouns)
         outputs = [Output(*sent) for sent in self.handler([*self._news, *nouns])]
         self._news = []  # registered, also where this call is taken back
         # What was issued before is committed by now: a call follows the commit of the one before.
         self.drained = life.run_ends and held and not any(output.topic == "requests" for output in outputs)
-        self._measure(outputs)
+        self._measure(outputs, lags)
         return outputs
+
+    def _lags(self, nouns: list[Message]) -> list[tuple[float, str]]:
+        """How many versions behind each outcome's oldest token is, and the request that it is of."""
+        newest = self.scheduler.store.version
+        told = [noun for noun in nouns if isinstance(noun, rollout_pb2.Verdict) and not unseen(noun)]
+        return [(max(newest - noun.min_version, 0), noun.key.request_id) for noun in told]
 
     def _unknown(self, nouns: list[Message]) -> bool:
         """Whether a verdict that says something is of a prompt that nobody has told of."""
@@ -213,7 +220,8 @@ class DifficultyService:
                 self.context.meter.set(metric, self._shown[name], **labels)
         return self._shown
 
-    def _measure(self, outputs: list[Output]) -> None:
+    def _measure(self, outputs: list[Output], lags: list[tuple[float, str]]) -> None:
+        self.context.meter.observe_all("sluice_difficulty_lag_versions", lags)
         requests = [output.noun for output in outputs if output.topic == "requests"]
         if requests:
             self.context.meter.add("sluice_difficulty_requests_total", len(requests))

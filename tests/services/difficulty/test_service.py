@@ -18,7 +18,7 @@ from pipeline.serve import Context
 from services.difficulty import snapshot
 from services.difficulty.sampler.uniform import Uniform
 from services.difficulty.service import DifficultyService
-from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, weights_pb2
+from sluice.v1 import control_pb2, posterior_pb2, prompt_pb2, rollout_pb2, training_pb2, weights_pb2
 
 RUN = config.parse({"run": "t", "max_lag": 0, "learning": {"batch_groups": 2}, "data": {"held_out": 0}})
 
@@ -306,3 +306,15 @@ def test_a_gauge_has_no_value_before_it_is_known(place):
     assert found['sluice_difficulty_pass_rate_ratio{bin="5",of="predicted"}'] == 0.5
     assert found['sluice_difficulty_pass_rate_ratio{bin="5",of="observed"}'] == 1.0
     assert not [name for name in found if "informative_share" in name]
+
+
+def test_how_many_versions_behind_an_outcome_was_is_observed(place):
+    place.write("prompts", prompt("p"))
+    service = place.start()
+    place.turn(service, *(training_pb2.TrainStep(epoch=1, step=each, version=each) for each in range(1, 8)))
+    told = [verdict("p", version=7), verdict("p", version=4)]
+    told[0].min_version, told[1].min_version = 7, 3
+    lost = rollout_pb2.Verdict(prompt_id="p", outcome=rollout_pb2.VERDICT_OUTCOME_INFRA_ERROR, purpose=1)
+    place.turn(service, *told, lost)
+    values, name = service.context.meter.values(), "sluice_difficulty_lag_versions"
+    assert (values[f"{name}_count"], values[f"{name}_sum"]) == (2, 0 + 4)
