@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,10 @@ class Before:
 
 
 class Columns:
-    """Named columns. `columns[name]` is the array, with room behind its last row; growing makes new arrays."""
+    """Named columns. `columns[name]` is the array, with room behind its last row; growing makes new arrays.
+
+    `used_P`: rows that were ever touched, written or adopted as used: they are found without a look at every row.
+    """
 
     def __init__(self, declared: Mapping[str, Column]) -> None:
         self.declared = dict(declared)
@@ -50,7 +54,7 @@ class Columns:
         ends = np.cumsum([declared[name].width for name in names]).tolist()
         layout = {"names": names, "formats": formats, "offsets": [0, *ends[:-1]], "itemsize": -(-ends[-1] // 8) * 8}
         self._row = np.dtype(layout)
-        self.changed_P = np.zeros(0, bool)
+        self.changed_P = self.used_P = np.zeros(0, bool)
         self.before: list[Before] = []
         self.size = 0
         self._hold(np.zeros((64, self._row.itemsize // 8), np.uint64))
@@ -60,7 +64,8 @@ class Columns:
         self.words_PW = words_PW
         rows_P = words_PW.view(self._row)[:, 0]
         self.arrays = {name: rows_P[name] for name in self.declared}
-        self.changed_P = np.concatenate([self.changed_P, np.zeros(len(words_PW) - len(self.changed_P), bool)])
+        more_P = np.zeros(len(words_PW) - len(self.changed_P), bool)
+        self.changed_P, self.used_P = (np.concatenate([each, more_P]) for each in (self.changed_P, self.used_P))
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
@@ -85,16 +90,24 @@ class Columns:
                 self.arrays[name][self.size : size] = column.fill
         self.size = max(size, self.size)
 
-    def adopt(self, arrays: dict[str, np.ndarray]) -> None:
-        """Hold these arrays, all of one length; a column that they lack holds its fill."""
+    def adopt(self, arrays: dict[str, np.ndarray], used: np.ndarray) -> None:
+        """Hold these arrays, all of one length; a column that they lack holds its fill. `used`: which rows are."""
         size = len(next(iter(arrays.values())))
         self.grow(size)
         for name, array in arrays.items():
             if name in self.declared:
                 self.arrays[name][:size] = array
+        self.used_P[used] = True
+
+    def write(self, row: int, values: Mapping[str, Any]) -> None:
+        """Have a row hold these values, by name of the column."""
+        for name, value in values.items():
+            self.arrays[name][row] = value
+        self.used_P[row] = True
 
     def touch(self, rows_P: np.ndarray) -> np.ndarray:
         """Remember what these rows hold, if it is their first change since `clean`; returns those rows."""
+        self.used_P[rows_P] = True
         fresh_P = np.sort(rows_P[~self.changed_P[rows_P]])
         fresh_P = fresh_P[np.diff(fresh_P, prepend=-1) != 0]
         if len(fresh_P):

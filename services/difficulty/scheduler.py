@@ -205,7 +205,7 @@ class Scheduler:
 
     def _rows(self) -> np.ndarray:
         if len(self._rows_P) != len(self.prompts):
-            self._rows_P = self.store.rows.sorted_rows(self.prompts.rows()).astype(np.int32)
+            self._rows_P = self.store.rows.sorted_rows(self.prompts.rows()).astype(np.intp)
         return self._rows_P
 
     def belief(self, beliefs: Beliefs, place: int) -> prompt_pb2.Belief:
@@ -357,7 +357,7 @@ class Scheduler:
         """Become what a snapshot says: its ids, columns, messages, and the records of the gate and of journals."""
         self.prompts.close()
         self.store.adopt(index, columns, domains)
-        self.prompts, self._rows_P, self._written = texts, np.empty(0, np.int32), self._initial
+        self.prompts, self._rows_P, self._written = texts, np.empty(0, np.intp), self._initial
         self.outcomes_told, self.gate_known = 0, False
         self.replay(records)
 

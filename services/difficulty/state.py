@@ -10,6 +10,7 @@ Axes: P prompts, K statistics of an estimate.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -122,6 +123,10 @@ class Beliefs:
         """Every one."""
         return self
 
+    def tried(self, within: float = math.inf) -> np.ndarray:
+        """Rows outside of which no prompt has an outcome at most `within` steps ago, in order."""
+        return np.flatnonzero((self.visits_P > 0) & (self.history.idle_P <= within))
+
 
 class States(Protocol):
     """Prompts to choose from: `Beliefs` themselves, or a view that works them out for the rows that are taken."""
@@ -143,6 +148,10 @@ class States(Protocol):
 
     def all(self) -> Beliefs:
         """The beliefs of every prompt: costs as much as there are prompts."""
+        ...
+
+    def tried(self, within: float = math.inf) -> np.ndarray:
+        """Rows outside of which no prompt has an outcome at most `within` steps ago, in order."""
         ...
 
 

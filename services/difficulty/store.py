@@ -324,7 +324,7 @@ class Store:
         """Become what these hold, journals aside."""
         self.rows, self.domains, self.journals, self._journals_before, self.foreign = index, domains, {}, {}, set()
         self.columns = Columns(self.columns.declared)
-        self.columns.adopt(columns)
+        self.columns.adopt(columns, used=np.flatnonzero(columns["visits"]))
         self._count()
         self.step = self.version = self.checkpoint_step = 0
 
@@ -389,8 +389,7 @@ class Store:
         told |= {"visits": record.visits, "decayed": record.decayed_step}
         told["values"] = [record.statistics[name] for name in names]
         told["diversity"] = record.diversity if record.HasField("diversity") else math.nan
-        for name, value in told.items():
-            columns[name][row] = value
+        columns.write(row, told)
         if record.recent:
             columns["recent"][row, RECENT - len(record.recent) :] = record.recent
         self.journals.pop(row, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
@@ -46,6 +47,12 @@ class View:
     def all(self) -> Beliefs:
         """The beliefs of every prompt."""
         return self._beliefs(self.rows_P)
+
+    def tried(self, within: float = math.inf) -> np.ndarray:
+        """Rows outside of which no prompt has an outcome at most `within` steps ago, in order."""
+        rows = np.flatnonzero(self.store.columns.used_P.take(self.rows_P))
+        history = Lived(self.store, self.rows_P[rows], self.step)
+        return rows[history.idle_P <= within]
 
     def _beliefs(self, rows_P: np.ndarray) -> Beliefs:
         store, columns = self.store, self.store.columns

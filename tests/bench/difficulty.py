@@ -206,6 +206,7 @@ def _new_run(scheduler: Scheduler, rng: np.random.Generator) -> dict[str, float]
     """Samplers with a class that hardly any prompt is in while none was tried."""
     columns, found = scheduler.store.columns, {}
     tried_PW = columns.words_PW[: columns.size].copy()
+    columns.used_P[:] = False
     fresh = {"values": 1, "visits": 0, "turn_outcomes": 0, "last_step": 0, "tally": 0}
     for name, value in fresh.items():
         columns[name][: columns.size] = value
@@ -214,6 +215,7 @@ def _new_run(scheduler: Scheduler, rng: np.random.Generator) -> dict[str, float]
         times = _times(lambda sampler=sampler: sampler(scheduler.view(), N, rng), ROUNDS // 5)
         found[f"Next, {name}, none tried: p50, ms"], found[f"Next, {name}, none tried: p99, ms"] = _ms(times)
     columns.words_PW[: columns.size] = tried_PW
+    columns.used_P[: columns.size] = True
     return found
 
 

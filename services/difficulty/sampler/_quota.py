@@ -30,11 +30,16 @@ class Quota(_pick.Pooled, Protocol):
         """Each class's share, in proportion."""
         ...
 
+    def apart(self, states: States) -> np.ndarray | None:
+        """Rows outside of which all prompts are of one class; None when nothing is known of that."""
+        ...
+
 
 class ByQuota:
     """What samplers that give each class of prompts a share of the places have in common; they are `Quota`.
 
-    They look at `pool` candidates; where some class lacks prompts among them for its places, at all.
+    They look at `pool` candidates; where some class lacks prompts among them for its places, wherever there may be more
+    of that class: among those `apart` or, where it may be the class of all others, among all.
     """
 
     def __call__(self: Any, states: States, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -45,6 +50,10 @@ class ByQuota:
         rows, beliefs, wanted_C = _looked_at(self, states, n, rng)
         choose = _again if self.with_replacement else _once
         return rows[choose(self, beliefs, wanted_C, rng)]
+
+    def apart(self, states: States) -> np.ndarray | None:
+        """Any prompt may be of any class."""
+        return None
 
     def score(self: Any, states: Beliefs) -> np.ndarray:
         """The share of a prompt's class per prompt of it."""
@@ -57,16 +66,31 @@ def _looked_at(part: Quota, states: States, n: int, rng: np.random.Generator) ->
     rows, offset = _pick.candidates(part, states, n, rng), rng.random()
     beliefs = states.take(rows)
     wanted_C = apportioned(part.places(beliefs), n, offset)
-    if len(rows) < len(states) and _lacks(part, beliefs, wanted_C):
-        rows, beliefs = np.arange(len(states)), states.all()
-        wanted_C = apportioned(part.places(beliefs), n, offset)
+    if len(rows) < len(states) and (lacking := _lacking(part, beliefs, wanted_C)):
+        wider = _wider(part, states, rows, beliefs, lacking)
+        if len(wider) > len(rows):
+            rows, beliefs = wider, states.take(wider) if len(wider) < len(states) else states.all()
+            wanted_C = apportioned(part.places(beliefs), n, offset)
     return rows, beliefs, wanted_C
 
 
-def _lacks(part: Quota, beliefs: Beliefs, wanted_C: np.ndarray) -> bool:
-    """Whether some class has more places than prompts here that are not avoided."""
+def _lacking(part: Quota, beliefs: Beliefs, wanted_C: np.ndarray) -> set[int]:
+    """Classes with more places than prompts here that are not avoided."""
     open_P = ~_pick.avoided(part, beliefs)
-    return bool((np.bincount(part.classes(beliefs)[open_P], minlength=len(wanted_C)) < wanted_C).any())
+    count_C = np.bincount(part.classes(beliefs)[open_P], minlength=len(wanted_C))
+    return set(np.flatnonzero(count_C < wanted_C).tolist())
+
+
+def _wider(part: Quota, states: States, rows: np.ndarray, beliefs: Beliefs, lacking: set[int]) -> np.ndarray:
+    """These rows and every other that may be of a class that is lacking, in order."""
+    apart, wider_P = part.apart(states), np.zeros(len(states), bool)
+    if apart is not None:
+        wider_P[apart] = True
+        others = np.flatnonzero(~wider_P[rows])
+        if len(others) and int(part.classes(beliefs)[others[0]]) not in lacking:
+            wider_P[rows] = True
+            return np.flatnonzero(wider_P)
+    return np.arange(len(states))
 
 
 def _once(part: Quota, beliefs: Beliefs, wanted_C: np.ndarray, rng: np.random.Generator) -> np.ndarray:

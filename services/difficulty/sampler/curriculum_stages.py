@@ -6,7 +6,8 @@ Source: CRAFT-GUI's abstract (difficulty-ordered GRPO); stages by success of the
 guess. A prompt's stage is told from its posterior mean: easy from `easy_above`, hard below `hard_below`.
 
 Odd cases. In the first stage nothing came before: all places are easy ones. What a stage lacks goes to the others at
-random. Of more than `pool` prompts the stages are those of that many candidates at random.
+random. Of more than `pool` prompts the stages are those of that many candidates at random, and where one lacks there,
+of all that were tried.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _quota
-from services.difficulty.state import Beliefs
+from services.difficulty.state import Beliefs, States
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class CurriculumStages(_quota.ByQuota):
     uniform_share: float = knob(0.0, "Chance that a place goes to a prompt at random.", ge=0, le=1)
     with_replacement: bool = knob(False, "May a prompt be chosen twice in one call.")
     avoid_busy: bool = knob(True, "Choose prompts without rollouts in flight first.")
-    pool: int = knob(8192, "Candidates at random; all where a class lacks among them; 0: all.", ge=0)
+    pool: int = knob(8192, "Candidates at random, and all tried where a class lacks among them; 0: all.", ge=0)
 
     confidence: ClassVar[str] = "guess"
     __post_init__ = check
@@ -56,6 +57,10 @@ class CurriculumStages(_quota.ByQuota):
         if now == 0:
             return np.array([1.0, 0.0, 0.0])
         return np.array([self.replay / now] * now + [1 - self.replay] + [0.0] * (2 - now))
+
+    def apart(self, states: States) -> np.ndarray:
+        """What was never tried has the prior's stage."""
+        return states.tried()
 
     def places(self, states: Beliefs) -> np.ndarray:
         """Share of each stage now."""

@@ -5,7 +5,8 @@
 Source: the common practice of pooled sampling; thresholds and shares are ours. Places are whole, and on the
 average of many choices each pool has exactly its share; what a pool lacks goes to the others at random.
 
-Odd case: of more than `pool` prompts the pools are those of that many candidates at random.
+Odd case: of more than `pool` prompts the pools are those of that many candidates at random, and where one lacks there,
+of all that were tried.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _quota
-from services.difficulty.state import Beliefs
+from services.difficulty.state import Beliefs, States
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class DifficultyPools(_quota.ByQuota):
     uniform_share: float = knob(0.0, "Chance that a place goes to a prompt at random.", ge=0, le=1)
     with_replacement: bool = knob(False, "May a prompt be chosen twice in one call.")
     avoid_busy: bool = knob(True, "Choose prompts without rollouts in flight first.")
-    pool: int = knob(8192, "Candidates at random; all where a class lacks among them; 0: all.", ge=0)
+    pool: int = knob(8192, "Candidates at random, and all tried where a class lacks among them; 0: all.", ge=0)
 
     confidence: ClassVar[str] = "guess"
     __post_init__ = check
@@ -50,6 +51,10 @@ class DifficultyPools(_quota.ByQuota):
     def classes(self, states: Beliefs) -> np.ndarray:
         """Each prompt's pool."""
         return self.pools(states.history.last_mean_P)
+
+    def apart(self, states: States) -> np.ndarray:
+        """What was never tried is normal."""
+        return states.tried()
 
     def places(self, states: Beliefs) -> np.ndarray:
         """Share of each pool."""

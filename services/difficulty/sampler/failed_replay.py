@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.knobs import check, knob
 from services.difficulty.sampler import _quota
-from services.difficulty.state import Beliefs
+from services.difficulty.state import Beliefs, States
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FailedReplay(_quota.ByQuota):
     uniform_share: float = knob(0.0, "Chance that a place goes to a prompt at random.", ge=0, le=1)
     with_replacement: bool = knob(False, "May a prompt be chosen twice in one call.")
     avoid_busy: bool = knob(True, "Choose prompts without rollouts in flight first.")
-    pool: int = knob(8192, "Candidates at random; all where a class lacks among them; 0: all.", ge=0)
+    pool: int = knob(8192, "Candidates at random, and all tried lately where too few failed; 0: all.", ge=0)
 
     confidence: ClassVar[str] = "standard"
     __post_init__ = check
@@ -53,6 +53,10 @@ class FailedReplay(_quota.ByQuota):
         """1 for prompts that failed lately, 0 for the others."""
         history = states.history
         return ((history.last_mean_P <= self.at_most) & (history.idle_P <= self.within)).astype(int)
+
+    def apart(self, states: States) -> np.ndarray:
+        """What was not tried lately did not fail lately."""
+        return states.tried(self.within)
 
     def places(self, states: Beliefs) -> np.ndarray:
         """Share of the others, and of those that failed."""
