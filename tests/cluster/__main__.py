@@ -1,4 +1,4 @@
-"""`make test-cluster`: the chart and the images on a real cluster, stage by stage.
+"""`make test-cluster`: the chart and the images on a real cluster, stage by stage. Of all: `docs/test-cluster.md`.
 
 KUBECONFIG points to a cluster that may be thrown away. From the environment:
 
@@ -19,8 +19,10 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bench.table import machine, table
 from tests.cluster.release import prepare
 from tests.cluster.stages import STAGES, command_line
 from tests.cluster.tools import NotSo, kubectl, run, say
@@ -28,6 +30,7 @@ from tests.kafka.secure import Broker
 
 OPERATORS = {"keda": "KEDA", "ray": "KUBERAY"}
 """Which variable installs what a stage needs."""
+PAGE = Path(__file__).parents[2] / "docs" / "test-cluster.md"
 
 
 def main() -> int:
@@ -38,7 +41,7 @@ def main() -> int:
         print(f"STAGE is {unknown[0]!r}; accepted: {', '.join(STAGES)}", file=sys.stderr)
         return 2
     kubectl("get", "nodes")
-    failed = 0
+    done: list[tuple[str, str, float]] = []
     with tempfile.TemporaryDirectory(prefix="sluice-cluster-") as folder:
         broker = Broker(os.environ.get("POD_HOST", "10.244.0.1"), Path(folder) / "kafka")
         try:
@@ -46,14 +49,23 @@ def main() -> int:
                 broker.start()
                 prepare(broker)
             for name in names:
-                failed += not stage(name, broker)
+                done.append(stage(name, broker))
         finally:
             broker.stop()
-    return int(failed > 0)
+    if set(names) == set(STAGES):
+        PAGE.write_text(page(done))
+    return int(any(outcome != "holds" for _, outcome, _ in done))
 
 
-def stage(name: str, broker: Broker) -> bool:
-    """Run one; whether it holds."""
+def page(done: Sequence[tuple[str, str, float]]) -> str:
+    """The page of the last run of all stages, from what each came to and its seconds."""
+    lines = [[name, outcome, f"{seconds:.0f}"] for name, outcome, seconds in done]
+    lines.append(["all", "", f"{sum(seconds for *_, seconds in done):,.0f}"])
+    return f"# The last `make test-cluster`\n\n{machine()}.\n\n{table(['stage', 'outcome', 'seconds'], lines)}\n"
+
+
+def stage(name: str, broker: Broker) -> tuple[str, str, float]:
+    """Run one; returns (name, "holds" or why it does not, seconds)."""
     begun = time.monotonic()
     say(f"{name} ...")
     if installs := os.environ.get(OPERATORS.get(name, ""), ""):
@@ -61,10 +73,12 @@ def stage(name: str, broker: Broker) -> bool:
     try:
         STAGES[name](broker)
     except NotSo as error:
-        say(f"{name}: NO, after {time.monotonic() - begun:.0f} s: {error}")
-        return False
-    say(f"{name}: holds, {time.monotonic() - begun:.0f} s")
-    return True
+        seconds = time.monotonic() - begun
+        say(f"{name}: NO, after {seconds:.0f} s: {error}")
+        return name, str(error), seconds
+    seconds = time.monotonic() - begun
+    say(f"{name}: holds, {seconds:.0f} s")
+    return name, "holds", seconds
 
 
 if __name__ == "__main__":
